@@ -1,0 +1,61 @@
+// A stack of backend memory: allocate upwards, release back to a mark. Models run over one arena, so that
+// every step of the loop touches the same addresses (a CUDA graph relies on it) and nothing is freed one by one.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "engine/tensor.h"
+
+namespace nd {
+
+class Backend;
+
+class Arena {
+ public:
+  explicit Arena(Backend& backend) : backend_(backend) {}
+  ~Arena();
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+
+  struct Mark {
+    size_t block, offset;
+  };
+  Mark mark() const { return {current_, offset_}; }
+  void release(Mark mark) { current_ = mark.block, offset_ = mark.offset; }
+
+  /// 64-byte aligned, uninitialised. Throws Error(OutOfMemory) with the sizes.
+  void* allocate(size_t bytes);
+  /// A contiguous activation tensor.
+  Tensor tensor(const Shape& shape);
+
+  /// Gives all blocks back to the backend; only with nothing allocated.
+  void trim();
+  size_t peakBytes() const { return peak_; }
+
+  /// Releases what was allocated during its lifetime.
+  class Scope {
+   public:
+    explicit Scope(Arena& arena) : arena_(arena), mark_(arena.mark()) {}
+    ~Scope() { arena_.release(mark_); }
+    Scope(const Scope&) = delete;
+    Scope& operator=(const Scope&) = delete;
+
+   private:
+    Arena& arena_;
+    Mark mark_;
+  };
+
+ private:
+  struct Block {
+    void* data;
+    size_t size;
+  };
+  Backend& backend_;
+  std::vector<Block> blocks_;
+  size_t current_ = 0, offset_ = 0;
+  size_t before_ = 0;  // unused tail bytes are not counted twice: peak is over whole blocks
+  size_t peak_ = 0;
+};
+
+}  // namespace nd

@@ -1,0 +1,183 @@
+// The interface between the engine and what computes: cpu/reference (the specification), cpu (SIMD), cuda.
+// engine/ops.h checks shapes and allocates; a backend may trust them. Every operation is complete for the
+// caller's next call in order (a GPU backend may queue it). Activations: see Tensor in tensor.h.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/plan.h"
+#include "engine/tensor.h"
+
+namespace nd {
+
+enum class Activation : uint8_t {
+  None,
+  Silu,       // x · sigmoid(x)
+  Gelu,       // x · Φ(x), exact (erf)
+  QuickGelu,  // x · sigmoid(1.702 x)
+};
+
+/// How a weight will be used; the backend chooses its layout from it.
+enum class WeightKind : uint8_t {
+  Linear,  // parts [N_i, K], stacked along N: y = x Wᵀ. Trailing dimensions of 1 are dropped ([N, K, 1, 1])
+  Geglu,   // one part [2N, K]: rows 0..N−1 the value, N..2N−1 the gate: y = value · gelu(gate)
+  Conv,    // one part [N, C, kh, kw]
+  Vector,  // parts [N_i], stacked: biases, norm scales
+  Table,   // one part [rows, C]: embeddings
+};
+
+/// Weights in a backend's own layout, in at most the bytes of the stored dtype (F8 becomes F16, which holds
+/// all its values). Immutable after creation; may be shared by pipelines.
+class Weight {
+ public:
+  virtual ~Weight() = default;
+  virtual size_t bytes() const = 0;
+  WeightKind kind = WeightKind::Vector;
+  int64_t n = 0;  // output features (Geglu: after the gate), vector length, or table rows
+  int64_t k = 0;  // input features: K, C·kh·kw, or table columns
+};
+using WeightPtr = std::shared_ptr<const Weight>;
+
+/// y[M, N] = act(x[M, K] Wᵀ + bias) (+ residual).  Geglu: (value + b₁) · gelu(gate + b₂).
+struct LinearArgs {
+  const Weight* weight;
+  const Weight* bias = nullptr;  // [N] (Geglu: [2N], same order as the rows)
+  Tensor x;                      // any rank; rows may be strided
+  Tensor y;                      // contiguous
+  Activation activation = Activation::None;
+  const Tensor* residual = nullptr;  // like y; may be y itself
+};
+
+/// y[B, Ho, Wo, N] = act(conv([x | skip]) + bias + channelAdd) (+ residual), NHWC.
+/// The input that the kernel slides over is x and skip concatenated along channels, resized by nearest
+/// neighbour (source = floor(i · in / out), as torch) to inputH × inputW, zero outside. Neither is materialised.
+struct ConvArgs {
+  const Weight* weight;  // Conv [N, C1 + C2, kh, kw] (1×1 may also be a Linear weight)
+  const Weight* bias = nullptr;
+  Tensor x;                      // [B, H, W, C1]
+  const Tensor* skip = nullptr;  // [B, H, W, C2]
+  int kernelH = 3, kernelW = 3, stride = 1;
+  int padTop = 1, padLeft = 1;             // bottom and right follow from y's size
+  int64_t inputH = 0, inputW = 0;          // size after resizing; H and W where nothing is resized
+  const Tensor* channelAdd = nullptr;      // [B, N], rows may be strided: the time embedding
+  Activation activation = Activation::None;
+  const Tensor* residual = nullptr;        // like y; may be y itself
+  Tensor y;
+};
+
+/// y = act(γ (x − μ_g) / sqrt(σ²_g + ε) + β), statistics per image and group over [x | skip] (biased variance).
+struct GroupNormArgs {
+  Tensor x;                      // [B, ..., C1]
+  const Tensor* skip = nullptr;  // [B, ..., C2]: channels are concatenated, y has C1 + C2
+  const Weight *gamma, *beta;
+  int groups;
+  float epsilon;
+  Activation activation = Activation::None;  // None or Silu
+  Tensor y;                                  // contiguous; may be x where there is no skip
+};
+
+/// Over the last dimension.
+struct LayerNormArgs {
+  Tensor x, y;
+  const Weight *gamma, *beta;
+  float epsilon;
+};
+
+/// y[B, Lq, heads·d] = softmax(scale · q kᵀ) v per head, without an Lq × Lk buffer. Rows may be strided.
+struct AttentionArgs {
+  Tensor q;        // [B, Lq, heads·d]
+  Tensor k, v;     // [B, Lk, heads·d]
+  Tensor y;        // [B, Lq, heads·d], contiguous
+  int heads;
+  float scale;
+  bool causal = false;  // query i sees keys 0..i
+};
+
+/// y[i, :] = table[ids[i], :] (+ positions[i mod length, :]).
+struct EmbedArgs {
+  const Weight* table;
+  const Weight* positions = nullptr;
+  const int32_t* ids;  // host, count = y.rows()
+  int64_t length;      // tokens per sequence
+  Tensor y;
+};
+
+/// One row of the step plan over latents, all float32 [B, C, H, W] on every backend (planTensor()).
+/// In order: m from the branches (guidance, rescale), p, clip or threshold, h, the writes, the blend.
+struct PlanStepArgs {
+  const PlanRow* row;
+  Tensor modelOutput;           // [branches·B, Cm, H, W] float32, branch-major; Cm = C, or 2C with learnedRange
+  int branches;
+  double guidanceRescale = 0;   // diffusers' guidance_rescale (branch 1 is the text-conditioned one)
+  Tensor state[kBasisCount];    // by Basis; x and registers are read and written; unused ones are empty
+  const Tensor* mask = nullptr; // [B, 1, H, W], 1 where repainted: outside it x becomes α·orig + σ·n0
+  Tensor p;                     // out: predicted original
+};
+
+struct MemoryUse {
+  size_t weights = 0;      // laid-out weights alive
+  size_t activations = 0;  // arena blocks alive
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string name() const = 0;         // "cpu", "cuda:0"
+  virtual std::string description() const = 0;  // "AVX2+FMA, 2 threads"
+  virtual size_t activationBytes() const = 0;   // per element: 4 on the CPU
+
+  // Memory. allocate() throws Error(OutOfMemory); 64-byte aligned.
+  virtual void* allocate(size_t bytes) = 0;
+  virtual void deallocate(void* data, size_t bytes) = 0;
+  virtual MemoryUse memory() const = 0;
+  virtual WeightPtr makeWeight(WeightKind kind, std::span<const HostTensor> parts) = 0;
+
+  // Host <-> backend. Host data are float32; images are NCHW on the host and NHWC on the backend.
+  virtual void upload(const float* host, Tensor y) = 0;
+  virtual void download(Tensor x, float* host) = 0;
+  virtual void uploadImage(const float* nchw, Tensor nhwc) = 0;
+  virtual void downloadImage(Tensor nhwc, float* nchw) = 0;
+  /// x in −1..1 NHWC [B, H, W, 3] → round(clamp(x/2 + 0.5) · 255), ties to even, as diffusers and PIL.
+  virtual void downloadPixels(Tensor x, uint8_t* host) = 0;
+
+  // Operations of the models.
+  virtual void linear(const LinearArgs&) = 0;
+  virtual void conv2d(const ConvArgs&) = 0;
+  virtual void groupNorm(const GroupNormArgs&) = 0;
+  virtual void layerNorm(const LayerNormArgs&) = 0;
+  virtual void attention(const AttentionArgs&) = 0;
+  virtual void embed(const EmbedArgs&) = 0;
+  virtual void activate(Tensor x, Activation activation, Tensor y) = 0;
+  virtual void add(Tensor a, Tensor b, Tensor y) = 0;                           // same shapes
+  virtual void gatherRows(Tensor x, const int32_t* rows, Tensor y) = 0;         // y[i] = x.row(rows[i])
+  virtual void copyColumns(Tensor x, Tensor y, int64_t column) = 0;             // y[:, column..] = x
+
+  // The step loop.
+  /// Model input from latents: y NHWC [copies·B, H, W, C] = scale · x NCHW float32 [B, C, H, W], repeated.
+  virtual void modelInput(Tensor x, double scale, int copies, Tensor y) = 0;
+  /// Model output NHWC → float32 NCHW.
+  virtual void modelOutput(Tensor x, Tensor nchw) = 0;
+  virtual void planStep(const PlanStepArgs&) = 0;
+};
+
+/// The readable reference operations on one thread: the specification and the tests' oracle.
+std::unique_ptr<Backend> makeReferenceBackend();
+
+/// The SIMD backend. `threads` 0: the physical cores. `isa` empty: NODE_DIFFUSION_CPU, else the best that the
+/// machine has; a name that is unknown or that this machine lacks throws Error(InvalidArgument).
+std::unique_ptr<Backend> makeCpuBackend(int threads = 0, const std::string& isa = {});
+
+struct IsaInfo {
+  std::string name;         // "avx512", "avx2", "neon", "scalar"
+  std::string description;
+  bool compiled, supported;
+};
+/// In order of preference.
+std::vector<IsaInfo> cpuIsas();
+
+}  // namespace nd
