@@ -1,0 +1,138 @@
+// The matrix micro-kernel of GEMM and convolution, its epilogues and the widening of 16-bit weights.
+//
+//   acc[R, NR] (+)= Σ_k a[R rows, k] · b[k, NR]        a: R row pointers per run → registers R × NR → acc
+//
+// Bound by the FMA units: per k, R · NR / width FMAs against NR / width + R loads. The rows are read where they
+// lie (a Linear's rows, a convolution's pixels), so A is never packed.
+#pragma once
+
+#include "cpu/kernels/kernel-table.h"
+#include "cpu/kernels/math.h"
+
+namespace nd::ND_ISA {
+
+constexpr int kNv = kNr / Vec::kWidth;  // vectors in a row of the tile
+static_assert(kNr % Vec::kWidth == 0 && kNv % 2 == 0, "a panel holds whole vectors, also half of it (Geglu)");
+
+template <int R>
+void gemmTile(const GemmTile& t) {
+  Vec acc[R][kNv];
+  float* ND_RESTRICT c = t.acc;
+  if (t.first) {
+    for (int i = 0; i < R; i++)
+      for (int j = 0; j < kNv; j++) acc[i][j] = Vec::zero();
+  } else {
+    for (int i = 0; i < R; i++)
+      for (int j = 0; j < kNv; j++) acc[i][j] = Vec::load(c + i * kNr + j * Vec::kWidth);
+  }
+  const float* b = t.b;
+  const float* const* rows = t.rows;
+  for (int run = 0; run < t.runs; run++, rows += t.rowStride) {
+    const int64_t n = t.runLengths[run];
+    const float* a[R];
+    for (int i = 0; i < R; i++) a[i] = rows[i];
+    for (int64_t k = 0; k < n; k++, b += kNr) {
+      Vec bk[kNv];
+      for (int j = 0; j < kNv; j++) bk[j] = Vec::load(b + j * Vec::kWidth);
+      for (int i = 0; i < R; i++) {
+        const Vec x = Vec::set(a[i][k]);
+        for (int j = 0; j < kNv; j++) acc[i][j] = fma(x, bk[j], acc[i][j]);
+      }
+    }
+  }
+  for (int i = 0; i < R; i++)
+    for (int j = 0; j < kNv; j++) acc[i][j].store(c + i * kNr + j * Vec::kWidth);
+}
+
+template <int R>
+inline void fillGemmTilesFrom(void (**table)(const GemmTile&)) {
+  table[R - 1] = gemmTile<R>;
+  if constexpr (R > 1) fillGemmTilesFrom<R - 1>(table);
+}
+inline void fillGemmTiles(void (**table)(const GemmTile&)) { fillGemmTilesFrom<kMr>(table); }
+
+template <Act A>
+ND_INLINE Vec activate(Vec x) {
+  if constexpr (A == Act::Silu) return silu(x);
+  if constexpr (A == Act::Gelu) return gelu(x);
+  if constexpr (A == Act::QuickGelu) return quickGelu(x);
+  return x;
+}
+
+template <Act A>
+inline void epilogueRows(const GemmEpilogue& e) {
+  constexpr int W = Vec::kWidth;
+  for (int i = 0; i < e.rows; i++) {
+    const float* acc = e.acc + i * kNr;
+    const float* channels = e.channels ? e.channels[i] : nullptr;
+    const float* residual = e.residual ? e.residual + i * e.stride : nullptr;
+    float* y = e.y + i * e.stride;
+    int j = 0;
+    for (; j + W <= e.columns; j += W) {
+      Vec v = Vec::load(acc + j);
+      if (e.bias) v = v + Vec::load(e.bias + j);
+      if (channels) v = v + Vec::load(channels + j);
+      v = activate<A>(v);
+      if (residual) v = v + Vec::load(residual + j);
+      v.store(y + j);
+    }
+    if (const int n = e.columns - j; n > 0) {
+      Vec v = Vec::load(acc + j);
+      if (e.bias) v = v + Vec::loadPartial(e.bias + j, n);
+      if (channels) v = v + Vec::loadPartial(channels + j, n);
+      v = activate<A>(v);
+      if (residual) v = v + Vec::loadPartial(residual + j, n);
+      v.storePartial(y + j, n);
+    }
+  }
+}
+
+inline void gemmEpilogue(const GemmEpilogue& e) {
+  switch (e.act) {
+    case Act::None: return epilogueRows<Act::None>(e);
+    case Act::Silu: return epilogueRows<Act::Silu>(e);
+    case Act::Gelu: return epilogueRows<Act::Gelu>(e);
+    case Act::QuickGelu: return epilogueRows<Act::QuickGelu>(e);
+  }
+}
+
+inline void gegluEpilogue(const GemmEpilogue& e) {
+  constexpr int W = Vec::kWidth;
+  for (int i = 0; i < e.rows; i++) {
+    const float *value = e.acc + i * kNr, *gate = value + kNr / 2;
+    const float* residual = e.residual ? e.residual + i * e.stride : nullptr;
+    float* y = e.y + i * e.stride;
+    for (int j = 0; j < e.columns; j += W) {
+      const int n = e.columns - j < W ? e.columns - j : W;
+      Vec v = Vec::load(value + j), g = Vec::load(gate + j);
+      if (e.bias) v = v + Vec::loadPartial(e.bias + j, n), g = g + Vec::loadPartial(e.gateBias + j, n);
+      v = v * gelu(g);
+      if (residual) v = v + Vec::loadPartial(residual + j, n);
+      v.storePartial(y + j, n);
+    }
+  }
+}
+
+inline void widenF16(const uint16_t* x, float* y, int64_t count) {
+  constexpr int W = Vec::kWidth;
+  int64_t i = 0;
+  for (; i + W <= count; i += W) Vec::loadF16(x + i).store(y + i);
+  if (i < count) {
+    uint16_t tail[W] = {};
+    for (int64_t j = i; j < count; j++) tail[j - i] = x[j];
+    Vec::loadF16(tail).storePartial(y + i, static_cast<int>(count - i));
+  }
+}
+
+inline void widenBf16(const uint16_t* x, float* y, int64_t count) {
+  constexpr int W = Vec::kWidth;
+  int64_t i = 0;
+  for (; i + W <= count; i += W) Vec::loadBf16(x + i).store(y + i);
+  if (i < count) {
+    uint16_t tail[W] = {};
+    for (int64_t j = i; j < count; j++) tail[j - i] = x[j];
+    Vec::loadBf16(tail).storePartial(y + i, static_cast<int>(count - i));
+  }
+}
+
+}  // namespace nd::ND_ISA

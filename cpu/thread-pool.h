@@ -1,0 +1,59 @@
+// The engine's own threads: threads − 1 workers and the caller, which takes part. Tasks are handed out by an
+// atomic counter, so uneven tasks balance themselves.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace nd {
+
+/// Physical cores that this process may run on (its affinity mask counts), at least 1.
+int physicalCores();
+
+class ThreadPool {
+ public:
+  /// `threads` 0: physicalCores(). Throws Error(OutOfMemory) where the system refuses a thread.
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int threads() const { return static_cast<int>(workers_.size()) + 1; }
+
+  /// Runs body(task, thread) for every task in 0..tasks−1; thread is in 0..threads()−1 and names the scratch that
+  /// the call may use. Returns when all are done. The first exception is rethrown here (tasks not yet begun are
+  /// dropped). One caller at a time; bodies must not call it again. With one thread or one task nothing leaves
+  /// the caller's thread.
+  template <class Body>
+  void parallelFor(int64_t tasks, Body&& body) {
+    run(tasks, [](void* b, int64_t task, int thread) { (*static_cast<std::remove_reference_t<Body>*>(b))(task, thread); },
+        const_cast<void*>(static_cast<const void*>(&body)));
+  }
+
+ private:
+  using Call = void (*)(void* body, int64_t task, int thread);
+  void run(int64_t tasks, Call call, void* body);
+  void work(int thread);
+  void drain(int thread);
+
+  std::vector<std::thread> workers_;
+  // The current job; written by run() before generation_ moves on.
+  Call call_ = nullptr;
+  void* body_ = nullptr;
+  int64_t tasks_ = 0;
+  alignas(64) std::atomic<int64_t> next_{0};
+  alignas(64) std::atomic<uint32_t> generation_{0};
+  alignas(64) std::atomic<int> busy_{0};  // workers that have not finished this job
+  std::atomic<bool> stop_{false}, failed_{false};
+  std::exception_ptr error_;
+  std::mutex mutex_;
+  std::condition_variable wake_, done_;
+};
+
+}  // namespace nd
