@@ -54,8 +54,7 @@ class Arena {
   Backend& backend_;
   std::vector<Block> blocks_;
   size_t current_ = 0, offset_ = 0;
-  size_t before_ = 0;  // unused tail bytes are not counted twice: peak is over whole blocks
-  size_t peak_ = 0;
+  size_t held_ = 0, peak_ = 0;  // bytes of all blocks, now and at most
 };
 
 }  // namespace nd

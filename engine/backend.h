@@ -163,6 +163,9 @@ class Backend {
   /// Model output NHWC → float32 NCHW.
   virtual void modelOutput(Tensor x, Tensor nchw) = 0;
   virtual void planStep(const PlanStepArgs&) = 0;
+  /// Host <-> the loop's float32 tensors. The defaults serve backends whose memory is the host's.
+  virtual void uploadPlan(const float* host, Tensor y);
+  virtual void downloadPlan(Tensor x, float* host);
 };
 
 /// The readable reference operations on one thread: the specification and the tests' oracle.

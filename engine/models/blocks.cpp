@@ -1,0 +1,92 @@
+#include "engine/models/blocks.h"
+
+namespace nd {
+
+ResnetBlock::ResnetBlock(const WeightLoader& l, int64_t in, int64_t out, float epsilon, int groups)
+    : out_(out),
+      norm1_(l.norm("norm1", in, epsilon, groups)),
+      norm2_(l.norm("norm2", out, epsilon, groups)),
+      conv1_(l.conv("conv1", in, out)),
+      conv2_(l.conv("conv2", out, out)) {
+  if (in != out) shortcut_ = l.conv("conv_shortcut", in, out, 1, 1, 0);
+}
+
+Tensor ResnetBlock::operator()(Context& context, const Tensor& x, const Tensor* skip, const Tensor* time,
+                               const Tensor* into) const {
+  const Tensor y = into ? *into : context.arena.tensor({x.shape[0], x.shape[1], x.shape[2], out_});
+  Arena::Scope scope(context.arena);
+  // h is made before its input so that the input's memory can be given back as soon as conv1 has run.
+  const Tensor h = context.arena.tensor({x.shape[0], x.shape[1], x.shape[2], out_});
+  {
+    Arena::Scope input(context.arena);
+    const Tensor normed = groupNorm(context, x, norm1_, {.activation = Activation::Silu, .skip = skip});
+    conv2d(context, normed, conv1_, {.channelAdd = time, .into = &h});
+  }
+  groupNorm(context, h, norm2_, {.activation = Activation::Silu, .into = &h});
+  Tensor residual = x;
+  if (shortcut_) residual = conv2d(context, x, *shortcut_, {.skip = skip, .into = &y});
+  else if (skip) residual = concatColumns(context, std::vector<Tensor>{x, *skip});
+  conv2d(context, h, conv2_, {.residual = &residual, .into = &y});
+  return y;
+}
+
+TransformerBlock::TransformerBlock(const WeightLoader& l, int64_t width, int heads, int64_t contextWidth)
+    : width_(width),
+      heads_(heads),
+      norm1_(l.norm("norm1", width, 1e-5f)),
+      norm2_(l.norm("norm2", width, 1e-5f)),
+      norm3_(l.norm("norm3", width, 1e-5f)),
+      selfQkv_(l.linears({"attn1.to_q", "attn1.to_k", "attn1.to_v"}, width, width, false)),
+      selfOut_(l.linear("attn1.to_out.0", width, width)),
+      crossQ_(l.linear("attn2.to_q", width, width, false)),
+      crossKv_(l.linears({"attn2.to_k", "attn2.to_v"}, contextWidth, width, false)),
+      crossOut_(l.linear("attn2.to_out.0", width, width)),
+      up_(l.geglu("ff.net.0.proj", width, 4 * width)),
+      down_(l.linear("ff.net.2", 4 * width, width)) {}
+
+Tensor TransformerBlock::contextKeysValues(Context& context, const Tensor& text) const {
+  return linear(context, text, crossKv_);
+}
+
+void TransformerBlock::operator()(Context& context, const Tensor& x, const Tensor& keysValues) const {
+  {
+    Arena::Scope scope(context.arena);
+    const Tensor qkv = linear(context, layerNorm(context, x, norm1_), selfQkv_);  // [B, L, 3C]
+    const Tensor mixed = attention(context, columns(context, qkv, 0, width_), columns(context, qkv, width_, width_),
+                                   columns(context, qkv, 2 * width_, width_), heads_);
+    linear(context, mixed, selfOut_, {.residual = &x, .into = &x});
+  }
+  {
+    Arena::Scope scope(context.arena);
+    const Tensor q = linear(context, layerNorm(context, x, norm2_), crossQ_);
+    const Tensor mixed = attention(context, q, columns(context, keysValues, 0, width_),
+                                   columns(context, keysValues, width_, width_), heads_);
+    linear(context, mixed, crossOut_, {.residual = &x, .into = &x});
+  }
+  Arena::Scope scope(context.arena);
+  const Tensor gated = linear(context, layerNorm(context, x, norm3_), up_);  // [B, L, 4C]
+  linear(context, gated, down_, {.residual = &x, .into = &x});
+}
+
+SpatialTransformer::SpatialTransformer(const WeightLoader& l, int64_t channels, int heads, int64_t contextWidth,
+                                       int layers, int groups)
+    : norm_(l.norm("norm", channels, 1e-6f, groups)),
+      projIn_(l.linear("proj_in", channels, channels)),
+      projOut_(l.linear("proj_out", channels, channels)) {
+  for (int i = 0; i < layers; i++)
+    blocks_.emplace_back(l.at("transformer_blocks", i), channels, heads, contextWidth);
+}
+
+void SpatialTransformer::operator()(Context& context, const Tensor& x, const Tensor* keysValues) const {
+  Arena::Scope scope(context.arena);
+  const Shape tokens = {x.shape[0], x.shape[1] * x.shape[2], x.shape[3]};
+  const Tensor h = context.arena.tensor(tokens);
+  {
+    Arena::Scope input(context.arena);
+    linear(context, reshape(groupNorm(context, x, norm_), tokens), projIn_, {.into = &h});
+  }
+  for (size_t i = 0; i < blocks_.size(); i++) blocks_[i](context, h, keysValues[i]);
+  linear(context, h, projOut_, {.residual = &x, .into = &x});
+}
+
+}  // namespace nd

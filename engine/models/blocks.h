@@ -1,0 +1,59 @@
+// The blocks that the UNet and the autoencoder are made of. Images are NHWC [B, H, W, C]; seen as tokens they
+// are [B, H·W, C] with no copy, so 1×1 convolutions and linear projections are the same thing here.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "engine/weight-loader.h"
+
+namespace nd {
+
+/// diffusers ResnetBlock2D: out = shortcut(x) + conv2(silu(norm2(conv1(silu(norm1(x))) + time))).
+class ResnetBlock {
+ public:
+  ResnetBlock(const WeightLoader&, int64_t in, int64_t out, float epsilon, int groups);
+  /// `skip` is concatenated to x (in = both together); `time` [B or 1, out] is added per channel.
+  /// The result goes to `into`, which may be x itself where in = out; else it is allocated.
+  Tensor operator()(Context&, const Tensor& x, const Tensor* skip = nullptr, const Tensor* time = nullptr,
+                    const Tensor* into = nullptr) const;
+  int64_t out() const { return out_; }
+
+ private:
+  int64_t out_;
+  Norm norm1_, norm2_;
+  Conv2d conv1_, conv2_;
+  std::optional<Conv2d> shortcut_;
+};
+
+/// diffusers BasicTransformerBlock: x += self(norm1(x)); x += cross(norm2(x), context); x += geglu(norm3(x)).
+class TransformerBlock {
+ public:
+  TransformerBlock(const WeightLoader&, int64_t width, int heads, int64_t contextWidth);
+  /// Keys and values of the text, side by side [B, L, 2·width]: made once per prompt.
+  Tensor contextKeysValues(Context&, const Tensor& text) const;
+  /// x [B, L, width], updated in place.
+  void operator()(Context&, const Tensor& x, const Tensor& keysValues) const;
+
+ private:
+  int64_t width_;
+  int heads_;
+  Norm norm1_, norm2_, norm3_;
+  Linear selfQkv_, selfOut_, crossQ_, crossKv_, crossOut_, up_, down_;
+};
+
+/// diffusers Transformer2DModel: x + proj_out(blocks(proj_in(norm(x)))).
+class SpatialTransformer {
+ public:
+  SpatialTransformer(const WeightLoader&, int64_t channels, int heads, int64_t contextWidth, int layers, int groups);
+  const std::vector<TransformerBlock>& blocks() const { return blocks_; }
+  /// keysValues: one per block. In place on x [B, H, W, C].
+  void operator()(Context&, const Tensor& x, const Tensor* keysValues) const;
+
+ private:
+  Norm norm_;
+  Linear projIn_, projOut_;
+  std::vector<TransformerBlock> blocks_;
+};
+
+}  // namespace nd
