@@ -65,7 +65,7 @@ inline void epilogueRows(const GemmEpilogue& e) {
   for (int i = 0; i < e.rows; i++) {
     const float* acc = e.acc + i * kNr;
     const float* channels = e.channels ? e.channels[i] : nullptr;
-    const float* residual = e.residual ? e.residual + i * e.stride : nullptr;
+    const float* residual = e.residual ? e.residual + i * e.residualStride : nullptr;
     float* y = e.y + i * e.stride;
     int j = 0;
     for (; j + W <= e.columns; j += W) {
@@ -100,7 +100,7 @@ inline void gegluEpilogue(const GemmEpilogue& e) {
   constexpr int W = Vec::kWidth;
   for (int i = 0; i < e.rows; i++) {
     const float *value = e.acc + i * kNr, *gate = value + kNr / 2;
-    const float* residual = e.residual ? e.residual + i * e.stride : nullptr;
+    const float* residual = e.residual ? e.residual + i * e.residualStride : nullptr;
     float* y = e.y + i * e.stride;
     for (int j = 0; j < e.columns; j += W) {
       const int n = e.columns - j < W ? e.columns - j : W;

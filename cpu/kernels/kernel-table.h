@@ -35,9 +35,51 @@ struct GemmEpilogue {
   const float* gateBias;         // Geglu
   const float* const* channels;  // per row a [columns] vector to add, or null
   const float* residual;         // or null; may be y
+  int64_t residualStride;
   float* y;
-  int64_t stride;  // of y and residual
+  int64_t stride;
   Act act;
+};
+
+/// A block of queries of one head against all keys (attention.h).
+struct AttentionTask {
+  const float* q;  // [queries] rows of d, `qStride` apart
+  int64_t qStride;
+  int queries;
+  int64_t firstQuery;  // index of the first one: what causal attention compares keys with
+  const float* k;      // [keys][d]
+  const float* v;      // transposed by blocks: [block of blockKeys keys][d][blockKeys]
+  int64_t keys;
+  int blockKeys;
+  int headDim;
+  float scale;  // of the scores, times log₂ e
+  bool causal;
+  float* y;  // [queries] rows of d, `yStride` apart
+  int64_t yStride;
+  float* scratch;  // attentionScratch() floats, 64-byte aligned
+  void (*const* gemmTile)(const GemmTile&);
+};
+
+/// y = act((x − mean) · scale + offset), per channel, over `rows` rows (norm.h).
+struct NormApply {
+  const float* x;
+  int64_t xStride;
+  float* y;  // may be x
+  int64_t yStride;
+  int64_t rows, channels;
+  const float *mean, *scale, *offset;  // [channels]
+  Act act;                             // None or Silu
+};
+
+/// y = gamma · (x − μ) / sqrt(σ² + epsilon) + beta, per row (norm.h).
+struct LayerNormRows {
+  const float* x;
+  int64_t xStride;
+  float* y;  // may be x
+  int64_t yStride;
+  int64_t rows, width;
+  const float *gamma, *beta;  // [width]
+  float epsilon;
 };
 
 struct KernelTable {
@@ -52,11 +94,17 @@ struct KernelTable {
   void (*widenF16)(const uint16_t* x, float* y, int64_t count);   // any count
   void (*widenBf16)(const uint16_t* x, float* y, int64_t count);
 
-  // --- Attention (attention.h): slots of its own go here
+  // --- Attention (attention.h)
+  void (*attentionQueries)(const AttentionTask&);
 
-  // --- Normalisation (norm.h): slots of its own go here
+  // --- Normalisation (norm.h)
+  /// Per channel over `rows` rows: sum[c] = Σ (x − x₀), squares[c] = Σ (x − x₀)², x₀ the channel's value in row 0.
+  void (*columnSums)(const float* x, int64_t stride, int64_t rows, int64_t channels, float* sum, float* squares);
+  void (*normApply)(const NormApply&);
+  void (*layerNormRows)(const LayerNormRows&);
 
-  // --- Elementwise (elementwise.h): slots of its own go here
+  // --- Elementwise (elementwise.h)
+  void (*activate)(const float* x, float* y, int64_t count, Act act);  // any count; y may be x
 };
 
 }  // namespace nd

@@ -1,12 +1,16 @@
 // Fills the kernel table of the unit that includes it.
 #pragma once
 
+#include "cpu/kernels/attention.h"
+#include "cpu/kernels/elementwise.h"
 #include "cpu/kernels/gemm.h"
 #include "cpu/kernels/kernel-table.h"
+#include "cpu/kernels/norm.h"
 
 namespace nd::ND_ISA {
 
-inline void fillTable(KernelTable& t, const char* name) {
+inline KernelTable makeTable(const char* name) {
+  KernelTable t = {};
   t.name = name;
   t.width = Vec::kWidth;
 
@@ -17,11 +21,14 @@ inline void fillTable(KernelTable& t, const char* name) {
   t.widenF16 = widenF16;
   t.widenBf16 = widenBf16;
 
-  // --- Attention: its slots are filled here
+  t.attentionQueries = attentionQueries;
 
-  // --- Normalisation: its slots are filled here
+  t.columnSums = columnSums;
+  t.normApply = normApply;
+  t.layerNormRows = layerNormRows;
 
-  // --- Elementwise: its slots are filled here
+  t.activate = activateMany;
+  return t;
 }
 
 }  // namespace nd::ND_ISA

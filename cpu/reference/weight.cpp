@@ -1,8 +1,6 @@
 // Weights of the reference backend: checked, converted to float32, parts stacked in order.
-#include <cmath>
-#include <limits>
-
 #include "cpu/reference/reference.h"
+#include "engine/half.h"
 
 namespace nd {
 
@@ -84,34 +82,18 @@ WeightMatrix checkWeightParts(WeightKind kind, std::span<const HostTensor> parts
   return whole;
 }
 
-/// A small float from its bits: sign, exponent, mantissa. The largest exponent holds infinity and NaN as in
-/// IEEE 754, except in E4M3 (Micikevicius et al. 2022), where only the largest mantissa of it is NaN.
-static float decode(uint32_t bits, int exponentBits, int mantissaBits, bool ieee) {
-  const int exponentMax = (1 << exponentBits) - 1, mantissaMax = (1 << mantissaBits) - 1;
-  const int bias = exponentMax / 2, mantissa = bits & mantissaMax,
-            exponent = bits >> mantissaBits & exponentMax;
-  double magnitude;
-  if (exponent == exponentMax && (ieee || mantissa == mantissaMax))
-    magnitude = ieee && mantissa == 0 ? std::numeric_limits<double>::infinity() : std::nan("");
-  else if (exponent == 0)
-    magnitude = std::ldexp(mantissa, 1 - bias - mantissaBits);
-  else
-    magnitude = std::ldexp(mantissaMax + 1 + mantissa, exponent - bias - mantissaBits);
-  return static_cast<float>(bits >> (exponentBits + mantissaBits) & 1 ? -magnitude : magnitude);
-}
-
 float weightValue(const HostTensor& part, int64_t i) {
   switch (part.dtype) {
     case DType::F32:
       return static_cast<const float*>(part.data)[i];
     case DType::F16:
-      return decode(static_cast<const uint16_t*>(part.data)[i], 5, 10, true);
+      return halfToFloat(static_cast<const uint16_t*>(part.data)[i]);
     case DType::BF16:
-      return decode(static_cast<const uint16_t*>(part.data)[i], 8, 7, true);
+      return bfloatToFloat(static_cast<const uint16_t*>(part.data)[i]);
     case DType::F8_E4M3:
-      return decode(static_cast<const uint8_t*>(part.data)[i], 4, 3, false);
+      return float8e4m3ToFloat(static_cast<const uint8_t*>(part.data)[i]);
     case DType::F8_E5M2:
-      return decode(static_cast<const uint8_t*>(part.data)[i], 5, 2, true);
+      return float8e5m2ToFloat(static_cast<const uint8_t*>(part.data)[i]);
     default:
       throw Error(ErrorCode::Internal, "weight of a dtype that was not checked");
   }

@@ -1,0 +1,136 @@
+// Attention for one block of queries of one head: softmax(scale · q kᵀ) v with a running softmax (Milakov &
+// Gimelshein 2018; FlashAttention, Dao et al. 2022), so that no Lq × Lk buffer exists.
+//
+// Everything is transposed, queries along the vector lanes, one panel of kNr queries at a time:
+//   Sᵀ[keys, NR] = K[keys, d] · Qᵀ[d, NR]          scale · log₂e lies in Qᵀ
+//   m' = max(m, max over keys of Sᵀ), Pᵀ = 2^(Sᵀ − m'), l = l · 2^(m − m') + Σ Pᵀ
+//   Oᵀ[d, NR] = Oᵀ · 2^(m − m') + Vᵀ[d, keys] · Pᵀ[keys, NR]        y = (Oᵀ / l)ᵀ
+// Both products are the GEMM micro-kernel with K's and Vᵀ's rows broadcast; maxima, exponentials and sums run
+// down the lanes without a horizontal step; d is a row count, so that no head dimension is padded (the last
+// panel's queries are).
+//
+// Bound by the FMA units: 4·d·Lk·Lq FLOP per head against one exponential per score (about 20 instructions
+// per vector, an eighth of the work at d = 40).
+#pragma once
+
+#include "cpu/kernels/gemm.h"
+
+namespace nd::ND_ISA {
+
+/// 2^x for x <= 0, relative error 6e-8; x < −126.5 gives 0, NaN stays NaN.
+ND_INLINE Vec exp2NonPositive(Vec x) {
+  x = max(Vec::set(-127.0f), x);
+  const Vec n = round(x), f = x - n;
+  Vec p = Vec::set(0.00015345812f);  // minimax on |f| <= 1/2
+  p = fma(p, f, Vec::set(0.0013399931f));
+  p = fma(p, f, Vec::set(0.009618489f));
+  p = fma(p, f, Vec::set(0.055503286f));
+  p = fma(p, f, Vec::set(0.24022646f));
+  p = fma(p, f, Vec::set(0.6931472f));
+  p = fma(p, f, Vec::set(1.0f));
+  return p * exponent(n);
+}
+
+/// c[rows, NR] (+)= a[rows, k] · b[k, NR]; rows of a are `stride` apart. Tiles of nearly equal height: a
+/// short last tile would leave the FMA units waiting for each other.
+inline void multiplyPanel(const AttentionTask& t, const float* a, int64_t stride, int64_t rows,
+                          const float* b, int k, float* c, bool first) {
+  const float* pointers[kMr];
+  const int32_t length = k;
+  const int64_t tiles = (rows + kMr - 1) / kMr;
+  for (int64_t tile = 0, row = 0; tile < tiles; tile++) {
+    const int height = static_cast<int>((rows - row + tiles - tile - 1) / (tiles - tile));
+    for (int i = 0; i < height; i++) pointers[i] = a + (row + i) * stride;
+    t.gemmTile[height - 1]({pointers, 0, &length, 1, b, c + row * kNr, first});
+    row += height;
+  }
+}
+
+/// Turns a block of scores [keys, NR] into weights; updates the running maximum and sum [NR], writes what
+/// earlier sums are to be multiplied by [NR].
+inline void softmaxBlock(float* s, int keys, float* maximum, float* total, float* factor) {
+  for (int j = 0; j < kNr; j += 2 * Vec::kWidth) {  // two chains hide the latency
+    const Vec old0 = Vec::load(maximum + j), old1 = Vec::load(maximum + j + Vec::kWidth);
+    Vec m0 = old0, m1 = old1;
+    for (int i = 0; i < keys; i++) {
+      m0 = max(m0, Vec::load(s + i * kNr + j));
+      m1 = max(m1, Vec::load(s + i * kNr + j + Vec::kWidth));
+    }
+    Vec sum0 = Vec::zero(), sum1 = Vec::zero();
+    for (int i = 0; i < keys; i++) {
+      float* at = s + i * kNr + j;
+      const Vec p0 = exp2NonPositive(Vec::load(at) - m0),
+                p1 = exp2NonPositive(Vec::load(at + Vec::kWidth) - m1);
+      p0.store(at), p1.store(at + Vec::kWidth);
+      sum0 = sum0 + p0, sum1 = sum1 + p1;
+    }
+    const Vec factor0 = exp2NonPositive(old0 - m0), factor1 = exp2NonPositive(old1 - m1);
+    m0.store(maximum + j), m1.store(maximum + j + Vec::kWidth);
+    factor0.store(factor + j), factor1.store(factor + j + Vec::kWidth);
+    fma(Vec::load(total + j), factor0, sum0).store(total + j);
+    fma(Vec::load(total + j + Vec::kWidth), factor1, sum1).store(total + j + Vec::kWidth);
+  }
+}
+
+/// Scores of keys after a query's own become −∞: row i of s is key `key + i`, lane j is query `query + j`.
+inline void maskCausal(float* s, int keys, int64_t key, int64_t query) {
+  float lanes[kNr];
+  for (int j = 0; j < kNr; j++) lanes[j] = static_cast<float>(j);
+  for (int i = 0; i < keys; i++) {
+    const Vec own = Vec::set(static_cast<float>(key + i - query));
+    for (int j = 0; j < kNr; j += Vec::kWidth) {
+      float* at = s + i * kNr + j;
+      select(Vec::load(lanes + j) < own, Vec::set(-__builtin_inff()), Vec::load(at)).store(at);
+    }
+  }
+}
+
+inline void attentionQueries(const AttentionTask& t) {
+  const int d = t.headDim, panels = (t.queries + kNr - 1) / kNr;
+  const int64_t panelFloats = 2 * d * kNr + 2 * kNr;  // Qᵀ, Oᵀ, maximum, sum
+  float* const factor = t.scratch + panels * panelFloats;
+  float* const s = factor + kNr;
+
+  for (int panel = 0; panel < panels; panel++) {
+    float *q = t.scratch + panel * panelFloats, *state = q + 2 * d * kNr;
+    const int lanes = t.queries - panel * kNr < kNr ? t.queries - panel * kNr : kNr;
+    for (int j = 0; j < kNr; j++) {
+      const float* row =
+          t.q + (panel * kNr + (j < lanes ? j : 0)) * t.qStride;  // lanes past the end repeat a query
+      for (int c = 0; c < d; c++) q[c * kNr + j] = row[c] * t.scale;
+      state[j] = -__builtin_inff(), state[kNr + j] = 0;
+    }
+  }
+
+  for (int64_t key = 0; key < t.keys; key += t.blockKeys) {
+    const int64_t block = t.keys - key < t.blockKeys ? t.keys - key : t.blockKeys;
+    for (int panel = 0; panel < panels; panel++) {
+      float *q = t.scratch + panel * panelFloats, *o = q + d * kNr, *maximum = o + d * kNr,
+            *total = maximum + kNr;
+      const int64_t query = t.firstQuery + panel * kNr;
+      int64_t keys = block;
+      if (t.causal && key + keys > query + kNr) keys = query + kNr - key;
+      if (keys <= 0) continue;  // every key of the block comes after every query of the panel
+      multiplyPanel(t, t.k + key * d, d, keys, q, d, s, true);
+      if (t.causal && key + keys > query + 1) maskCausal(s, static_cast<int>(keys), key, query);
+      softmaxBlock(s, static_cast<int>(keys), maximum, total, factor);
+      if (key > 0)
+        for (int c = 0; c < d; c++)
+          for (int j = 0; j < kNr; j += Vec::kWidth)
+            (Vec::load(o + c * kNr + j) * Vec::load(factor + j)).store(o + c * kNr + j);
+      multiplyPanel(t, t.v + key * d, t.blockKeys, d, s, static_cast<int>(keys), o, key == 0);
+    }
+  }
+
+  for (int panel = 0; panel < panels; panel++) {
+    const float *o = t.scratch + panel * panelFloats + d * kNr, *total = o + d * kNr + kNr;
+    const int lanes = t.queries - panel * kNr < kNr ? t.queries - panel * kNr : kNr;
+    for (int j = 0; j < lanes; j++) {
+      const float scale = 1.0f / total[j];
+      float* y = t.y + (panel * kNr + j) * t.yStride;
+      for (int c = 0; c < d; c++) y[c] = o[c * kNr + j] * scale;
+    }
+  }
+}
+
+}  // namespace nd::ND_ISA
