@@ -1,0 +1,196 @@
+import { readFileSync } from 'node:fs'
+import { invalidArgument } from '../errors.js'
+import { type AddedToken, AddedTokenSplitter } from './added-tokens.js'
+import { BytePairEncoder, endOfWord } from './bpe.js'
+import { fromSymbols, toSymbols, vocabularySymbols } from './byte-symbols.js'
+import { parseMerges, readTokenizerFolder } from './tokenizer-files.js'
+
+/** What a tokenizer is made of; tokenizer-files.ts reads it from a folder. */
+export interface TokenizerParts {
+  readonly vocabulary: ReadonlyMap<string, number>
+  readonly ranks: ReadonlyMap<string, number>
+  readonly addedTokens: readonly AddedToken[]
+  readonly bosToken: string
+  readonly eosToken: string
+  readonly padToken: string
+  readonly unknownToken: string
+  readonly modelMaxLength: number
+}
+
+export interface EncodeOptions {
+  /** Fill up to `maxLength` with the pad token (default true). */
+  padding?: boolean
+  /** Keep the first maxLength − 2 tokens between the marks (default true). */
+  truncation?: boolean
+  /** Default: modelMaxLength (77 for CLIP). */
+  maxLength?: number
+}
+
+export interface Encoding {
+  /** `[bos, …text, eos, pad…]` */
+  ids: number[]
+  /** The text that did not fit, or null. diffusers warns with it. */
+  truncated: string | null
+}
+
+// Unicode's White_Space, which is what the reference's \s means: JavaScript's lacks U+0085 and has U+FEFF.
+const whiteSpace = '\\t-\\r \\u0085\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000'
+const whiteSpaceRun = new RegExp(`[${whiteSpace}]+`, 'gu')
+// What Python's strip() takes off: the four information separators as well.
+const outerSpace = new RegExp(`^[${whiteSpace}\\x1c-\\x1f]+|[${whiteSpace}\\x1c-\\x1f]+$`, 'gu')
+const words = new RegExp(`'s|'t|'re|'ve|'m|'ll|'d|\\p{L}+|\\p{N}|[^${whiteSpace}\\p{L}\\p{N}]+`, 'gu')
+
+/** Composed (NFC), white space as single spaces, lower case letter by letter (so Σ is σ also at a word's end). */
+const normalize = (text: string): string => {
+  const spaced = text.normalize('NFC').replace(whiteSpaceRun, ' ')
+  let lower = ''
+  for (const character of spaced) lower += character.toLowerCase()
+  return lower
+}
+
+/**
+ * CLIP's tokenizer (Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021) with
+ * the ids that transformers' CLIPTokenizerFast gives: NFC, lower case, a split into contractions, runs of letters,
+ * single digits and runs of anything else, and byte-level BPE with `</w>` at the end of words.
+ *
+ * Written here although @huggingface/tokenizers (0.2.0) passes tokens.json as well: that needs 250–350 ms until the first
+ * ids of CLIP's vocabulary, and a program has two seconds from its start to its first picture; this needs 95
+ * (2026-11-23, two cores of a Zen 3).
+ */
+export class ClipTokenizer {
+  readonly vocabSize: number
+  readonly bosTokenId: number
+  readonly eosTokenId: number
+  readonly padTokenId: number
+  readonly modelMaxLength: number
+  private readonly encoder: BytePairEncoder
+  private readonly vocabulary: ReadonlyMap<string, number>
+  private readonly addedTokens: readonly AddedToken[]
+  private nameById: ReadonlyMap<number, string> | undefined
+  private readonly specialIds: ReadonlySet<number>
+  private readonly exact: AddedTokenSplitter
+  private readonly normalized: AddedTokenSplitter
+
+  constructor(parts: TokenizerParts) {
+    const added = new Map(parts.addedTokens.map((token) => [token.content, token.id]))
+    const idOf = (token: string): number => {
+      const id = added.get(token) ?? parts.vocabulary.get(token)
+      if (id === undefined) throw invalidArgument('a special token of the tokenizer', 'a token of the vocabulary', token)
+      return id
+    }
+    this.bosTokenId = idOf(parts.bosToken)
+    this.eosTokenId = idOf(parts.eosToken)
+    this.padTokenId = idOf(parts.padToken)
+    this.modelMaxLength = parts.modelMaxLength
+    this.vocabulary = parts.vocabulary
+    this.addedTokens = parts.addedTokens
+    this.vocabSize = parts.vocabulary.size + parts.addedTokens.filter((t) => !parts.vocabulary.has(t.content)).length
+    this.specialIds = new Set(parts.addedTokens.map((token) => token.id))
+    this.encoder = new BytePairEncoder(parts.vocabulary, parts.ranks, idOf(parts.unknownToken))
+    this.exact = new AddedTokenSplitter(parts.addedTokens.filter((token) => !token.normalized))
+    this.normalized = new AddedTokenSplitter(
+      parts.addedTokens.filter((token) => token.normalized),
+      (token) => normalize(token.content)
+    )
+  }
+
+  /** CLIP's own vocabulary of 49,408 tokens, read on first use. */
+  static clip(): ClipTokenizer {
+    return (builtIn ??= new ClipTokenizer(clipParts()))
+  }
+
+  /**
+   * A folder with vocab.json and merges.txt, or with tokenizer.json; tokenizer_config.json, special_tokens_map.json and
+   * added_tokens.json are honoured.
+   * @throws DiffusionError ERR_ND_MODEL_NOT_FOUND, ERR_ND_MODEL_FORMAT, ERR_ND_UNSUPPORTED (not CLIP's kind)
+   */
+  static fromFolder(path: string): ClipTokenizer {
+    return new ClipTokenizer(readTokenizerFolder(path))
+  }
+
+  /** Ids of the text alone: no marks, no padding, nothing cut. */
+  tokenize(text: string): number[] {
+    if (typeof text !== 'string') throw invalidArgument('text', 'a string', text)
+    const ids: number[] = []
+    for (const piece of this.exact.split(text)) {
+      if (typeof piece !== 'string') {
+        ids.push(piece.id)
+        continue
+      }
+      for (const part of this.normalized.split(normalize(piece))) {
+        if (typeof part !== 'string') ids.push(part.id)
+        else for (const [word] of part.matchAll(words)) for (const id of this.encoder.encode(toSymbols(word))) ids.push(id)
+      }
+    }
+    return ids
+  }
+
+  /** Ids between the begin and end marks, padded and cut to `maxLength` as the options say. */
+  encode(text: string, options: EncodeOptions = {}): Encoding {
+    const { padding = true, truncation = true, maxLength = this.modelMaxLength } = options
+    if (!Number.isInteger(maxLength) || maxLength < 2) throw invalidArgument('maxLength', 'an integer of at least 2', maxLength)
+    const tokens = this.tokenize(text)
+    const kept = truncation ? tokens.slice(0, maxLength - 2) : tokens
+    const ids = [this.bosTokenId, ...kept, this.eosTokenId]
+    if (padding) while (ids.length < maxLength) ids.push(this.padTokenId)
+    return { ids, truncated: kept.length < tokens.length ? this.decode(tokens.slice(kept.length)) : null }
+  }
+
+  /** The text of ids, words one space apart. Begin, end and other added tokens are left out with `skipSpecialTokens`. */
+  decode(ids: Iterable<number>, options: { skipSpecialTokens?: boolean } = {}): string {
+    let text = ''
+    let run = ''
+    const flush = (): void => {
+      text += fromSymbols(run).replaceAll(endOfWord, ' ')
+      run = ''
+    }
+    for (const id of ids) {
+      const name = this.names.get(id)
+      if (name === undefined) throw invalidArgument('ids', `token ids of 0..${this.vocabSize - 1}`, id)
+      if (!this.specialIds.has(id)) run += name
+      else if (!options.skipSpecialTokens) {
+        flush()
+        text += name
+      }
+    }
+    flush()
+    return text.replace(outerSpace, '')
+  }
+
+  /** Made on first use: only decode() needs it. */
+  private get names(): ReadonlyMap<number, string> {
+    if (!this.nameById) {
+      const names = new Map<number, string>()
+      for (const [token, id] of this.vocabulary) names.set(id, token)
+      for (const token of this.addedTokens) names.set(token.id, token.content)
+      this.nameById = names
+    }
+    return this.nameById
+  }
+}
+
+let builtIn: ClipTokenizer | undefined
+
+const clipParts = (): TokenizerParts => {
+  const { ranks, joined } = parseMerges(readFileSync(new URL('clip-merges.txt', import.meta.url), 'utf8'))
+  const vocabulary = new Map<string, number>()
+  for (const symbol of vocabularySymbols) vocabulary.set(symbol, vocabulary.size)
+  for (const symbol of vocabularySymbols) vocabulary.set(symbol + endOfWord, vocabulary.size)
+  for (const token of joined) vocabulary.set(token, vocabulary.size)
+  const special = (content: string): AddedToken => {
+    const id = vocabulary.size
+    vocabulary.set(content, id)
+    return { content, id, normalized: true, leftStrip: false, rightStrip: false, singleWord: false }
+  }
+  const addedTokens = [special('<|startoftext|>'), special('<|endoftext|>')]
+  return {
+    vocabulary,
+    ranks,
+    addedTokens,
+    bosToken: '<|startoftext|>',
+    eosToken: '<|endoftext|>',
+    padToken: '<|endoftext|>',
+    unknownToken: '<|endoftext|>',
+    modelMaxLength: 77
+  }
+}
