@@ -10,8 +10,7 @@ constexpr int kMr = 6, kNr = 16;
 
 namespace nd {
 const KernelTable* avx2Table() {
-  static KernelTable table = {};
-  avx2::fillTable(table, "avx2");
+  static const KernelTable table = avx2::makeTable("avx2");
   return &table;
 }
 }  // namespace nd

@@ -10,8 +10,7 @@ constexpr int kMr = 12, kNr = 32;
 
 namespace nd {
 const KernelTable* avx512Table() {
-  static KernelTable table = {};
-  avx512::fillTable(table, "avx512");
+  static const KernelTable table = avx512::makeTable("avx512");
   return &table;
 }
 }  // namespace nd

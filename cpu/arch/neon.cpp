@@ -10,8 +10,7 @@ constexpr int kMr = 6, kNr = 16;
 
 namespace nd {
 const KernelTable* neonTable() {
-  static KernelTable table = {};
-  neon::fillTable(table, "neon");
+  static const KernelTable table = neon::makeTable("neon");
   return &table;
 }
 }  // namespace nd

@@ -10,8 +10,7 @@ constexpr int kMr = 6, kNr = 8;
 
 namespace nd {
 const KernelTable* scalarTable() {
-  static KernelTable table = {};
-  scalar::fillTable(table, "scalar");
+  static const KernelTable table = scalar::makeTable("scalar");
   return &table;
 }
 }  // namespace nd

@@ -1,0 +1,61 @@
+// Memory and identity of the SIMD backend.
+#include "cpu/cpu-backend.h"
+
+#include <new>
+
+#include "cpu/dispatch.h"
+#include "cpu/reference/plan-step.h"
+
+namespace nd {
+
+static_assert(static_cast<int>(Act::None) == static_cast<int>(Activation::None));
+static_assert(static_cast<int>(Act::Silu) == static_cast<int>(Activation::Silu));
+static_assert(static_cast<int>(Act::Gelu) == static_cast<int>(Activation::Gelu));
+static_assert(static_cast<int>(Act::QuickGelu) == static_cast<int>(Activation::QuickGelu));
+
+namespace {
+constexpr std::align_val_t kAlignment{64};
+
+void* allocateAligned(size_t bytes) {
+  void* data = ::operator new(bytes ? bytes : 1, kAlignment, std::nothrow);
+  if (!data) throw Error(ErrorCode::OutOfMemory, format("cannot allocate %zu bytes of memory", bytes));
+  return data;
+}
+}  // namespace
+
+Scratch::~Scratch() { ::operator delete(data_, kAlignment); }
+
+float* Scratch::floats(int64_t count) {
+  const size_t bytes = static_cast<size_t>(count) * sizeof(float);
+  if (bytes > bytes_) {
+    ::operator delete(data_, kAlignment);
+    data_ = nullptr, bytes_ = 0;
+    data_ = allocateAligned(bytes);
+    bytes_ = bytes;
+  }
+  return static_cast<float*>(data_);
+}
+
+CpuBackend::CpuBackend(const KernelTable& kernels, int threads)
+    : k_(kernels), pool_(threads), scratch_(pool_.threads()), weightBytes_(std::make_shared<std::atomic<size_t>>(0)) {}
+
+std::string CpuBackend::description() const {
+  return format("%s, %d thread%s", isaDescription(k_.name).c_str(), pool_.threads(), pool_.threads() == 1 ? "" : "s");
+}
+
+void* CpuBackend::allocate(size_t bytes) {
+  void* data = allocateAligned(bytes);
+  activationBytes_ += bytes;
+  return data;
+}
+
+void CpuBackend::deallocate(void* data, size_t bytes) {
+  ::operator delete(data, kAlignment);
+  activationBytes_ -= bytes;
+}
+
+MemoryUse CpuBackend::memory() const { return {weightBytes_->load(), activationBytes_.load()}; }
+
+void CpuBackend::planStep(const PlanStepArgs& args) { planStepFloat(args); }
+
+}  // namespace nd

@@ -1,0 +1,135 @@
+#include "cpu/dispatch.h"
+
+#include <cstdlib>
+
+#include "cpu/cpu-backend.h"
+
+#if defined(__x86_64__) || defined(_M_X64)
+#define ND_X86 1
+#if defined(_MSC_VER)
+#include <intrin.h>
+#else
+#include <cpuid.h>
+#endif
+#endif
+
+namespace nd {
+
+namespace {
+
+#if defined(ND_X86)
+struct Cpuid {
+  uint32_t a = 0, b = 0, c = 0, d = 0;
+};
+
+Cpuid cpuid(uint32_t leaf) {
+  Cpuid r;
+#if defined(_MSC_VER)
+  int v[4];
+  __cpuid(v, 0);
+  if (static_cast<uint32_t>(v[0]) < leaf) return r;
+  __cpuidex(v, static_cast<int>(leaf), 0);
+  r = {static_cast<uint32_t>(v[0]), static_cast<uint32_t>(v[1]), static_cast<uint32_t>(v[2]), static_cast<uint32_t>(v[3])};
+#else
+  __get_cpuid_count(leaf, 0, &r.a, &r.b, &r.c, &r.d);  // zeros where the leaf does not exist
+#endif
+  return r;
+}
+
+bool bit(uint32_t word, int i) { return word >> i & 1; }
+
+/// The register files that the operating system saves on a context switch (XCR0); 0 without OSXSAVE.
+uint64_t savedState() {
+  if (!bit(cpuid(1).c, 27)) return 0;
+#if defined(_MSC_VER)
+  return _xgetbv(0);
+#else
+  uint32_t low, high;
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return static_cast<uint64_t>(high) << 32 | low;
+#endif
+}
+
+bool hasAvx2() {
+  const uint32_t features = cpuid(1).c;
+  return bit(features, 12) && bit(features, 28) && bit(features, 29)  // FMA, AVX, F16C
+         && bit(cpuid(7).b, 5) && (savedState() & 0x06) == 0x06;      // AVX2; SSE and AVX registers saved
+}
+
+bool hasAvx512() {
+  const uint32_t features = cpuid(7).b;
+  return hasAvx2() && bit(features, 16) && bit(features, 17) && bit(features, 30) && bit(features, 31)  // F DQ BW VL
+         && (savedState() & 0xe6) == 0xe6;  // mask and upper registers saved as well
+}
+#endif
+
+bool always() { return true; }
+
+struct Isa {
+  const char *name, *description;
+  const KernelTable* (*table)();  // null: not compiled for this architecture
+  bool (*supported)();
+};
+
+// In order of preference: the one list of instruction sets.
+const Isa kIsas[] = {
+#if defined(ND_X86)
+    {"avx512", "AVX-512 (F, BW, DQ, VL)", avx512Table, hasAvx512},
+    {"avx2", "AVX2+FMA", avx2Table, hasAvx2},
+#else
+    {"avx512", "AVX-512 (F, BW, DQ, VL)", nullptr, nullptr},
+    {"avx2", "AVX2+FMA", nullptr, nullptr},
+#endif
+#if defined(__aarch64__)
+    {"neon", "NEON", neonTable, always},  // part of every AArch64
+#else
+    {"neon", "NEON", nullptr, nullptr},
+#endif
+    {"scalar", "portable vectors", scalarTable, always},
+};
+
+bool usable(const Isa& isa) { return isa.table && isa.supported(); }
+
+}  // namespace
+
+const KernelTable& chooseKernels(const std::string& requested) {
+  std::string name = requested, from = "isa";
+  if (name.empty()) {
+    if (const char* value = std::getenv("NODE_DIFFUSION_CPU"); value && *value) {
+      name = value;
+      from = "NODE_DIFFUSION_CPU";
+    }
+  }
+  std::string here;
+  for (const Isa& isa : kIsas) {
+    if (!usable(isa)) continue;
+    if (name.empty() || name == isa.name) return *isa.table();
+    here += (here.empty() ? "" : ", ") + std::string(isa.name);
+  }
+  bool known = false;
+  for (const Isa& isa : kIsas) known = known || name == isa.name;
+  throw Error(ErrorCode::InvalidArgument,
+              format("Expected %s for %s but received '%s', which %s", here.c_str(), from.c_str(), name.c_str(),
+                     known ? "this machine does not have" : "is no instruction set known here"));
+}
+
+std::vector<IsaInfo> cpuIsas() {
+  std::vector<IsaInfo> list;
+  for (const Isa& isa : kIsas) list.push_back({isa.name, isa.description, isa.table != nullptr, usable(isa)});
+  return list;
+}
+
+std::unique_ptr<Backend> makeCpuBackend(int threads, const std::string& isa) {
+  if (threads < 0 || threads > 1024)
+    throw Error(ErrorCode::InvalidArgument,
+                format("Expected 0 (the physical cores) to 1024 for threads but received %d", threads));
+  return std::make_unique<CpuBackend>(chooseKernels(isa), threads);
+}
+
+std::string isaDescription(const char* name) {
+  for (const Isa& isa : kIsas)
+    if (std::string(name) == isa.name) return isa.description;
+  return name;
+}
+
+}  // namespace nd

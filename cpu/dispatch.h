@@ -1,0 +1,23 @@
+// Which instruction sets there are, which of them this machine runs, and their kernel tables.
+#pragma once
+
+#include <string>
+
+#include "cpu/kernels/kernel-table.h"
+
+namespace nd {
+
+// One per unit in cpu/arch. Calling one runs code of that instruction set: only after asking the CPU.
+const KernelTable* avx512Table();
+const KernelTable* avx2Table();
+const KernelTable* neonTable();
+const KernelTable* scalarTable();
+
+/// The kernels of `isa`; empty: NODE_DIFFUSION_CPU, else the best that the machine has. Throws
+/// Error(InvalidArgument) for a name that is unknown or that this machine or build lacks.
+const KernelTable& chooseKernels(const std::string& isa);
+
+/// What people call the instruction set: "AVX2+FMA". The name itself where it is not in the list.
+std::string isaDescription(const char* name);
+
+}  // namespace nd

@@ -1,0 +1,192 @@
+// The blocked loops of GEMM and implicit convolution around the micro-kernel (kernels/gemm.h).
+//
+//   task (mc rows × some panels): for K block: rows' pointers → for panel: W block → fp32 (L1) → for tile of rows:
+//     micro-kernel into the task's accumulators; after the last K block the epilogue writes y
+//
+// Accumulators are a buffer of the thread's own: y is written once, a residual may therefore be y itself, and
+// tiles are always whole.
+#include "cpu/gemm.h"
+
+#include <algorithm>
+
+#include "cpu/cpu-backend.h"
+
+namespace nd {
+
+namespace {
+
+struct Run {
+  int ky, kx, source;
+  int64_t channel;
+  int32_t length;
+};
+struct KBlock {
+  int first, runs;  // of the run list
+  int64_t k, length;
+};
+
+/// K in order, as runs of at most kc, gathered into blocks of at most kc. Long runs are cut evenly, so that the
+/// last block is no stump.
+struct KPlan {
+  std::vector<Run> runs;
+  std::vector<int32_t> lengths;  // of the runs
+  std::vector<KBlock> blocks;
+  int mostRuns = 0;
+  int32_t longestRun = 0;
+
+  KPlan(const GemmInput& in, int64_t kc) {
+    for (int ky = 0; ky < in.kernelH; ky++)
+      for (int kx = 0; kx < in.kernelW; kx++)
+        for (int s = 0; s < 2; s++) {
+          const int64_t channels = in.source[s].channels;
+          const int64_t pieces = (channels + kc - 1) / kc;
+          for (int64_t i = 0; i < pieces; i++) {
+            const int64_t c0 = channels * i / pieces, c1 = channels * (i + 1) / pieces;
+            runs.push_back({ky, kx, s, c0, static_cast<int32_t>(c1 - c0)});
+          }
+        }
+    int64_t k = 0;
+    for (size_t i = 0; i < runs.size(); i++) {
+      if (blocks.empty() || blocks.back().length + runs[i].length > kc)
+        blocks.push_back({static_cast<int>(i), 0, k, 0});
+      blocks.back().runs++;
+      blocks.back().length += runs[i].length;
+      k += runs[i].length;
+      lengths.push_back(runs[i].length);
+      mostRuns = std::max(mostRuns, blocks.back().runs);
+      longestRun = std::max(longestRun, runs[i].length);
+    }
+  }
+};
+
+/// Top left corner of output pixel m's kernel.
+struct Corner {
+  int32_t y, x;
+  int64_t image;  // its first pixel
+};
+
+void findCorners(const GemmInput& in, int64_t m0, int64_t count, Corner* corners) {
+  const int64_t perImage = in.outH * in.outW;
+  int64_t image = m0 / perImage, oy = m0 % perImage / in.outW, ox = m0 % in.outW;
+  for (int64_t i = 0; i < count; i++) {
+    corners[i] = {static_cast<int32_t>(oy * in.stride - in.padTop),
+                  static_cast<int32_t>(ox * in.stride - in.padLeft), image * in.height * in.width};
+    if (++ox == in.outW) {
+      ox = 0;
+      if (++oy == in.outH) oy = 0, image++;
+    }
+  }
+}
+
+/// Where `run` begins in each of the rows; outside the image it reads zeros.
+void findRows(const GemmInput& in, const Run& run, int64_t m0, int64_t count, const Corner* corners,
+              const float* zeros, const float** rows) {
+  const GemmInput::Source& source = in.source[run.source];
+  const float* data = source.data + run.channel;
+  if (in.rows) {
+    for (int64_t i = 0; i < count; i++) rows[i] = data + (m0 + i) * source.stride;
+    return;
+  }
+  const uint64_t height = in.mapY.size(), width = in.mapX.size();
+  for (int64_t i = 0; i < count; i++) {
+    // A negative coordinate is a huge unsigned one.
+    const uint64_t y = static_cast<int64_t>(corners[i].y) + run.ky, x = static_cast<int64_t>(corners[i].x) + run.kx;
+    const bool inside = y < height && x < width;
+    rows[i] = inside ? data + (corners[i].image + in.mapY[y] * in.width + in.mapX[x]) * source.stride : zeros;
+  }
+}
+
+int64_t align16(int64_t floats) { return (floats + 15) / 16 * 16; }
+
+/// A thread's buffers, in one allocation.
+struct TaskMemory {
+  float *accumulators, *block, *zeros;
+  const float** rows;
+  Corner* corners;
+
+  TaskMemory(Scratch& scratch, const KernelTable& k, const GemmBlocking& blocking, const KPlan& plan) {
+    const int64_t accumulatorFloats = align16(blocking.mc * k.nr * blocking.panels);
+    const int64_t blockFloats = align16(blocking.kc * k.nr), zeroFloats = align16(plan.longestRun);
+    const int64_t rowFloats = align16(blocking.mc * plan.mostRuns * sizeof(float*) / sizeof(float));
+    const int64_t cornerFloats = align16(blocking.mc * sizeof(Corner) / sizeof(float));
+    accumulators = scratch.floats(accumulatorFloats + blockFloats + zeroFloats + rowFloats + cornerFloats);
+    block = accumulators + accumulatorFloats;
+    zeros = block + blockFloats;
+    rows = reinterpret_cast<const float**>(zeros + zeroFloats);
+    corners = reinterpret_cast<Corner*>(zeros + zeroFloats + rowFloats);
+    std::fill(zeros, zeros + zeroFloats, 0.0f);
+  }
+};
+
+/// Tile i of `tiles` over `count` rows: sizes that differ by at most one, as a tile of two rows would run at half
+/// speed.
+int64_t tileStart(int64_t count, int64_t tiles, int64_t i) { return count * i / tiles; }
+
+void finishTile(const KernelTable& k, const PackedWeight& w, const GemmOutput& out, const float* acc, int64_t m,
+                int rows, int64_t panel) {
+  const bool geglu = w.kind == WeightKind::Geglu;
+  const int features = geglu ? k.nr / 2 : k.nr;
+  const int64_t n = panel * features;
+  const float* channels[kMaxMr];
+  if (out.channelAdd)
+    for (int i = 0; i < rows; i++)
+      channels[i] = out.channelAdd + (m + i) / out.rowsPerImage * out.channelStride + n;
+  GemmEpilogue e;
+  e.acc = acc;
+  e.rows = rows;
+  e.columns = static_cast<int>(std::min<int64_t>(features, w.n - n));
+  e.bias = out.bias ? out.bias + n : nullptr;
+  e.gateBias = geglu && out.bias ? out.bias + w.n + n : nullptr;
+  e.channels = out.channelAdd ? channels : nullptr;
+  e.residual = out.residual ? out.residual + m * out.residualStride + n : nullptr;
+  e.residualStride = out.residualStride;
+  e.y = out.y + m * out.stride + n;
+  e.stride = out.stride;
+  e.act = out.act;
+  (geglu ? k.gegluEpilogue : k.gemmEpilogue)(e);
+}
+
+}  // namespace
+
+void gemm(const KernelTable& k, ThreadPool& pool, std::vector<Scratch>& scratch, int64_t m,
+          const PackedWeight& weight, const GemmInput& input, const GemmOutput& output) {
+  if (m <= 0) return;
+  const GemmBlocking blocking = chooseBlocking(k, pool.threads(), m, weight.panels, weight.k);
+  const KPlan plan(input, blocking.kc);
+  const int64_t mTasks = (m + blocking.mc - 1) / blocking.mc;
+  const int64_t nTasks = (weight.panels + blocking.panels - 1) / blocking.panels;
+
+  // Neighbouring tasks share the weights: with few rows those are what has to come from memory.
+  pool.parallelFor(mTasks * nTasks, [&](int64_t task, int thread) {
+    const int64_t m0 = m * (task % mTasks) / mTasks, count = m * (task % mTasks + 1) / mTasks - m0;
+    const int64_t p0 = weight.panels * (task / mTasks) / nTasks, p1 = weight.panels * (task / mTasks + 1) / nTasks;
+    const int64_t tiles = (count + k.mr - 1) / k.mr;
+    const TaskMemory memory(scratch[thread], k, blocking, plan);
+    if (!input.rows) findCorners(input, m0, count, memory.corners);
+
+    for (size_t b = 0; b < plan.blocks.size(); b++) {
+      const KBlock& kb = plan.blocks[b];
+      for (int r = 0; r < kb.runs; r++)
+        findRows(input, plan.runs[kb.first + r], m0, count, memory.corners, memory.zeros, memory.rows + r * count);
+
+      for (int64_t p = p0; p < p1; p++) {
+        const int64_t element = (p * weight.k + kb.k) * k.nr;
+        const float* block = memory.block;
+        if (weight.format == WeightFormat::F32)
+          block = reinterpret_cast<const float*>(weight.element(element));
+        else
+          widen(k, weight, element, kb.length * k.nr, memory.block);
+
+        for (int64_t t = 0; t < tiles; t++) {
+          const int64_t i0 = tileStart(count, tiles, t);
+          const int rows = static_cast<int>(tileStart(count, tiles, t + 1) - i0);
+          float* acc = memory.accumulators + ((p - p0) * count + i0) * k.nr;
+          k.gemmTile[rows - 1]({memory.rows + i0, count, plan.lengths.data() + kb.first, kb.runs, block, acc, b == 0});
+          if (b + 1 == plan.blocks.size()) finishTile(k, weight, output, acc, m0 + i0, rows, p);
+        }
+      }
+    }
+  });
+}
+
+}  // namespace nd

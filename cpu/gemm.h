@@ -1,0 +1,58 @@
+// GEMM and convolution as one thing: y[M, N] = epilogue(A[M, K] Wᵀ), where row m of A is not stored but found.
+// For a Linear it is row m of x; for a convolution the pixels under output pixel m's kernel, one after the other.
+// K is cut into runs: ranges that are contiguous in memory in every row (a tap's channels of x or of skip).
+#pragma once
+
+#include <vector>
+
+#include "cpu/kernels/kernel-table.h"
+#include "cpu/thread-pool.h"
+#include "cpu/weights.h"
+#include "engine/tensor.h"
+
+namespace nd {
+
+class Scratch;
+
+/// Where A's rows lie.
+struct GemmInput {
+  struct Source {
+    const float* data = nullptr;
+    int64_t stride = 0;    // floats from pixel to pixel
+    int64_t channels = 0;  // 0: no such source
+  };
+  Source source[2];  // x and skip
+  bool rows = true;  // row m of A is pixel m of the sources (a Linear, a 1×1 convolution)
+
+  // Otherwise: NHWC images. A kernel of kernelH × kernelW slides over the sources resized to mapY × mapX pixels.
+  int64_t height = 0, width = 0;    // of the sources
+  int64_t outH = 0, outW = 0;
+  int kernelH = 1, kernelW = 1, stride = 1, padTop = 0, padLeft = 0;
+  std::vector<int32_t> mapY, mapX;  // resized coordinate → source coordinate
+};
+
+/// What happens to a finished element, and where it goes. See GemmEpilogue.
+struct GemmOutput {
+  float* y = nullptr;
+  int64_t stride = 0;
+  const float* bias = nullptr;
+  const float* channelAdd = nullptr;  // + image · channelStride
+  int64_t channelStride = 0, rowsPerImage = 1;
+  const float* residual = nullptr;
+  int64_t residualStride = 0;
+  Act act = Act::None;
+};
+
+/// How the work is cut; see chooseBlocking().
+struct GemmBlocking {
+  int64_t mc;      // rows of a task
+  int64_t panels;  // weight panels of a task
+  int64_t kc;      // largest K block
+};
+GemmBlocking chooseBlocking(const KernelTable& kernels, int threads, int64_t m, int64_t panels, int64_t k);
+
+/// `scratch` has one entry per thread of the pool.
+void gemm(const KernelTable& kernels, ThreadPool& pool, std::vector<Scratch>& scratch, int64_t m,
+          const PackedWeight& weight, const GemmInput& input, const GemmOutput& output);
+
+}  // namespace nd
