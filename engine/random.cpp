@@ -3,6 +3,8 @@
 #include <bit>
 #include <cmath>
 #include <numbers>
+#include <utility>
+#include <vector>
 
 #include "engine/error.h"
 #include "engine/half.h"
@@ -66,19 +68,6 @@ void normal16(float* data) {
     const SinCos angle = cephesSinCos(kTwoPi * data[j + 8]);
     data[j] = radius * angle.cos;
     data[j + 8] = radius * angle.sin;
-  }
-}
-
-float roundHalf(float x) { return halfToFloat(floatToHalf(x)); }
-
-/// normal16 as torch's F16 arithmetic has it: each operation in float32, its result rounded to F16.
-void normal16Half(float* data) {
-  for (int j = 0; j < 8; j++) {
-    const float u = roundHalf(1 - data[j]);
-    const float radius = roundHalf(std::sqrt(roundHalf(-2 * roundHalf(std::log(u)))));
-    const float theta = roundHalf(static_cast<float>(2 * std::numbers::pi * data[j + 8]));
-    data[j] = roundHalf(radius * roundHalf(std::cos(theta)));
-    data[j + 8] = roundHalf(radius * roundHalf(std::sin(theta)));
   }
 }
 
@@ -154,25 +143,9 @@ void TorchGenerator::randn(float* out, int64_t n) {
 }
 
 void TorchGenerator::randnHalf(uint16_t* out, int64_t n) {
-  if (n < 16) {
-    for (int64_t i = 0; i < n; i++) out[i] = floatToHalf(static_cast<float>(normalDouble()));
-    return;
-  }
-  const auto uniform11 = [this] { return static_cast<float>(engine_.next() & 0x7ff) * 0x1p-11f; };
-  for (int64_t i = 0; i < n; i++) out[i] = floatToHalf(uniform11());
-  float group[16];
-  const auto finish = [&](int64_t start) {
-    normal16Half(group);
-    for (int j = 0; j < 16; j++) out[start + j] = floatToHalf(group[j]);
-  };
-  for (int64_t i = 0; i + 16 <= n; i += 16) {
-    for (int j = 0; j < 16; j++) group[j] = halfToFloat(out[i + j]);
-    finish(i);
-  }
-  if (n % 16) {
-    for (float& u : group) u = uniform11();
-    finish(n - 16);
-  }
+  std::vector<float> values(static_cast<size_t>(n));
+  randn(values.data(), n);
+  for (int64_t i = 0; i < n; i++) out[i] = floatToHalf(values[static_cast<size_t>(i)]);
 }
 
 void TorchGenerator::rand(float* out, int64_t n) {

@@ -42,7 +42,7 @@ class TorchGenerator : public NoiseSource {
   /// j with j + 8), and where n is not a multiple of 16 the last 16 are drawn again. Below 16, Box-Muller in
   /// double one by one; the second number of a pair is kept for the next draw of that kind.
   void randn(float* out, int64_t n) override;
-  /// torch.randn with dtype float16, as F16 bits: the same order, every intermediate rounded to F16.
+  /// torch.randn with dtype float16, as F16 bits: the float32 numbers, rounded.
   void randnHalf(uint16_t* out, int64_t n);
   /// torch.rand, float32 in [0, 1): 24 random bits each.
   void rand(float* out, int64_t n);

@@ -3,11 +3,9 @@
 
 #include <bit>
 #include <cmath>
-#include <cstring>
 #include <string>
 #include <vector>
 
-#include "engine/half.h"
 #include "engine/safetensors.h"
 #include "test/native/check.h"
 
