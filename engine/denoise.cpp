@@ -59,8 +59,14 @@ std::vector<float> denoise(Context& context, const StepPlan& plan, const Denoise
     expect(values.size() == count, "latents [B, C, H, W]");
     if (state[size_t(basis)]) backend.uploadPlan(values.data(), state[size_t(basis)]);
   };
-  if (o.initial.empty()) o.noise->draw(host.data(), o.batch, each);
-  else std::copy(o.initial.begin(), o.initial.end(), host.begin());
+  if (o.initial.empty()) {
+    o.noise->draw(host.data(), o.batch, each);
+  } else {
+    if (o.initial.size() != count)
+      throw Error(ErrorCode::InvalidArgument, format("Expected latents of shape %s (%zu values) but received %zu values",
+                                                     shape.text().c_str(), count, o.initial.size()));
+    std::copy(o.initial.begin(), o.initial.end(), host.begin());
+  }
   put(Basis::n0, host);
   if (o.start.empty()) {
     for (float& v : host) v = static_cast<float>(v * plan.initNoiseSigma);

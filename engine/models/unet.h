@@ -38,7 +38,6 @@ struct UNetConfig {
   int convInKernel = 3, convOutKernel = 3, downsamplePadding = 1;
   bool flipSinToCos = true;
   double freqShift = 0;
-  bool centerInput = false;       // x ← 2x − 1
   int64_t timeCondWidth = 0;      // time_cond_proj_dim: guidance embedding of distilled models; 0: none
   int64_t addedTimeWidth = 0;     // addition_time_embed_dim of SDXL's text_time embedding; 0: none
   int64_t addedInputWidth = 0;    // projection_class_embeddings_input_dim

@@ -1,0 +1,43 @@
+// JavaScript values <-> plain structs. The only file that reads fields of JavaScript objects.
+#pragma once
+
+#include <napi.h>
+
+#include <string>
+#include <vector>
+
+#include "engine/generate.h"
+
+namespace nd::binding {
+
+// Fields of an object; a missing one or one of another type throws Error(InvalidArgument) with its name.
+double number(const Napi::Object&, const char* name);
+int64_t integer(const Napi::Object&, const char* name);
+bool boolean(const Napi::Object&, const char* name);
+std::string string(const Napi::Object&, const char* name);
+Napi::Object object(const Napi::Object&, const char* name);
+Napi::Array array(const Napi::Object&, const char* name);
+std::vector<float> floats(const Napi::Object&, const char* name);  // Float32Array
+std::vector<int32_t> ints(const Napi::Object&, const char* name);  // Int32Array
+bool has(const Napi::Object&, const char* name);                   // neither undefined nor null
+
+/// { data: Float32Array, shape: number[] } with as many values as the shape says.
+struct JsTensor {
+  std::vector<float> data;
+  Shape shape;
+};
+JsTensor tensor(const Napi::Object&, const char* name);
+Napi::Object toJs(Napi::Env, const std::vector<float>& data, const Shape& shape);
+Napi::Value toJs(Napi::Env, const std::vector<float>& data);    // Float32Array
+Napi::Value toJs(Napi::Env, const std::vector<uint8_t>& data);  // Uint8Array
+
+StepPlan plan(const Napi::Object&);
+ClipTextConfig clipTextConfig(const Napi::Object&);
+UNetConfig unetConfig(const Napi::Object&);
+VaeConfig vaeConfig(const Napi::Object&);
+LatentScaling latentScaling(const Napi::Object&);
+GenerateJob generateJob(const Napi::Object&);
+std::vector<uint64_t> seeds(const Napi::Object&, const char* name);  // bigint[]
+NoiseKind noiseKind(const Napi::Object&, const char* name);          // 'cpu' | 'cuda'
+
+}  // namespace nd::binding

@@ -1,0 +1,344 @@
+#include "binding/jobs.h"
+
+#include "binding/convert.h"
+
+namespace nd::binding {
+
+namespace {
+
+std::vector<float> downloaded(Context& context, const Tensor& t) {
+  std::vector<float> host(static_cast<size_t>(t.shape.count()));
+  context.backend.download(t, host.data());
+  return host;
+}
+
+/// An NHWC tensor as NCHW on the host.
+struct HostImage {
+  std::vector<float> data;
+  Shape shape;
+};
+HostImage downloadedImage(Context& context, const Tensor& t) {
+  HostImage out{std::vector<float>(static_cast<size_t>(t.shape.count())), {t.shape[0], t.shape[3], t.shape[1], t.shape[2]}};
+  context.backend.downloadImage(t, out.data.data());
+  return out;
+}
+
+[[noreturn]] void notLoaded(const char* what) {
+  throw Error(ErrorCode::InvalidArgument, format("Expected a pipeline with a %s but this one has none", what));
+}
+
+void expectChannels(const Shape& shape, const char* name, int64_t channels) {
+  if (shape.rank != 4 || shape[1] != channels)
+    throw Error(ErrorCode::InvalidArgument, format("Expected shape [batch, %lld, height, width] for %s but received %s",
+                                                   static_cast<long long>(channels), name, shape.text().c_str()));
+}
+
+/// load('textEncoder' | 'unet' | 'vae', config, files, [name, file, stored][])
+class Load : public Job {
+ public:
+  explicit Load(const Napi::CallbackInfo& info) : Job(info.Env()) {
+    component_ = info[0].As<Napi::String>();
+    const auto config = info[1].As<Napi::Object>();
+    if (component_ == "unet") unet_ = unetConfig(config);
+    else if (component_ == "vae") vae_ = vaeConfig(config), scaling_ = latentScaling(config);
+    else if (component_ == "textEncoder") text_ = clipTextConfig(config);
+    else throw Error(ErrorCode::InvalidArgument, "Expected 'textEncoder', 'unet' or 'vae' but received " + component_);
+    const auto files = info[2].As<Napi::Array>();
+    for (uint32_t i = 0; i < files.Length(); i++) files_.push_back(files.Get(i).As<Napi::String>());
+    const auto tensors = info[3].As<Napi::Array>();
+    for (uint32_t i = 0; i < tensors.Length(); i++) {
+      const auto t = tensors.Get(i).As<Napi::Array>();
+      sources_.push_back({t.Get(0u).As<Napi::String>(), t.Get(1u).As<Napi::Number>().Uint32Value(), t.Get(2u).As<Napi::String>()});
+      if (sources_.back().file >= files_.size()) throw Error(ErrorCode::InvalidArgument, "Expected a file's index in tensors");
+    }
+  }
+  void run(Context& context, EngineState& state) override {
+    TensorMap tensors(component_);
+    std::vector<std::shared_ptr<const SafetensorsFile>> open;
+    for (const std::string& path : files_) open.push_back(SafetensorsFile::open(path));
+    for (const Source& s : sources_) tensors.add(s.name, open[s.file], s.stored);
+    const WeightLoader loader(context.backend, tensors);
+    if (component_ == "unet") state.models.unet = std::make_unique<UNet>(unet_, loader);
+    else if (component_ == "textEncoder") state.models.textEncoders.push_back(std::make_unique<ClipText>(text_, loader));
+    else {
+      state.models.vae = std::make_unique<Vae>(vae_, loader);
+      state.models.scaling = scaling_;
+    }
+  }
+  Napi::Value result(Napi::Env env) override { return env.Undefined(); }
+
+ private:
+  struct Source {
+    std::string name;
+    uint32_t file;
+    std::string stored;
+  };
+  std::string component_;
+  ClipTextConfig text_;
+  UNetConfig unet_;
+  VaeConfig vae_;
+  LatentScaling scaling_;
+  std::vector<std::string> files_;
+  std::vector<Source> sources_;
+};
+
+/// encodeText(encoder, ids, length)
+class EncodeText : public Job {
+ public:
+  explicit EncodeText(const Napi::CallbackInfo& info) : Job(info.Env()) {
+    encoder_ = info[0].As<Napi::Number>().Uint32Value();
+    const auto ids = info[1].As<Napi::Int32Array>();
+    ids_.assign(ids.Data(), ids.Data() + ids.ElementLength());
+    length_ = info[2].As<Napi::Number>().Int64Value();
+  }
+  void run(Context& context, EngineState& state) override {
+    if (encoder_ >= state.models.textEncoders.size()) notLoaded("text encoder of that number");
+    Arena::Scope scope(context.arena);
+    const ClipText::Output out = state.models.textEncoders[encoder_]->encode(context, ids_, length_);
+    shape_ = out.last.shape;
+    for (const Tensor& h : out.hiddenStates) hidden_.push_back(downloaded(context, h));
+    last_ = downloaded(context, out.last);
+    pooled_ = downloaded(context, out.pooled);
+    if (out.projected) projected_ = downloaded(context, out.projected);
+  }
+  Napi::Value result(Napi::Env env) override {
+    Napi::Object o = Napi::Object::New(env);
+    const int64_t rows = shape_[0];
+    const auto hidden = Napi::Array::New(env, hidden_.size());
+    for (uint32_t i = 0; i < hidden_.size(); i++) hidden.Set(i, toJs(env, hidden_[i], shape_));
+    o.Set("hiddenStates", hidden);
+    o.Set("lastHiddenState", toJs(env, last_, shape_));
+    o.Set("pooled", toJs(env, pooled_, {rows, shape_[2]}));
+    if (!projected_.empty())
+      o.Set("projected", toJs(env, projected_, {rows, static_cast<int64_t>(projected_.size()) / rows}));
+    return o;
+  }
+
+ private:
+  uint32_t encoder_;
+  std::vector<int32_t> ids_;
+  int64_t length_;
+  Shape shape_;
+  std::vector<std::vector<float>> hidden_;
+  std::vector<float> last_, pooled_, projected_;
+};
+
+/// predict({ sample, timesteps: Float32Array [1 or B], context, textEmbeds?, timeIds?, timeCond?, blocks })
+class Predict : public Job {
+ public:
+  explicit Predict(const Napi::CallbackInfo& info) : Job(info.Env()) {
+    const auto o = info[0].As<Napi::Object>();
+    sample_ = tensor(o, "sample");
+    context_ = tensor(o, "context");
+    timesteps_ = floats(o, "timesteps");
+    if (has(o, "textEmbeds")) added_.textEmbeds = tensor(o, "textEmbeds").data;
+    if (has(o, "timeIds")) added_.timeIds = tensor(o, "timeIds").data;
+    if (has(o, "timeCond")) added_.timeCond = tensor(o, "timeCond").data;
+    wantBlocks_ = boolean(o, "blocks");
+  }
+  void run(Context& context, EngineState& state) override {
+    if (!state.models.unet) notLoaded("UNet");
+    const UNet& unet = *state.models.unet;
+    const Shape& in = sample_.shape;
+    expectChannels(in, "sample", unet.config().inChannels);
+    if (context_.shape.rank != 3 || context_.shape[0] != in[0] || context_.shape[2] != unet.config().levels[0].contextWidth)
+      throw Error(ErrorCode::InvalidArgument,
+                  format("Expected shape [%lld, tokens, %lld] for context but received %s", static_cast<long long>(in[0]),
+                         static_cast<long long>(unet.config().levels[0].contextWidth), context_.shape.text().c_str()));
+    if (timesteps_.size() != 1 && timesteps_.size() != static_cast<size_t>(in[0]))
+      throw Error(ErrorCode::InvalidArgument, format("Expected one timestep or one per sample (%lld) but received %zu",
+                                                     static_cast<long long>(in[0]), timesteps_.size()));
+    const bool needsAdded = unet.config().addedTimeWidth > 0;
+    if (needsAdded && (added_.textEmbeds.empty() || added_.timeIds.empty()))
+      throw Error(ErrorCode::InvalidArgument, "Expected added.textEmbeds and added.timeIds for this UNet (SDXL) but received none");
+    if (timesteps_.size() == 1 && (needsAdded || !added_.timeCond.empty()))
+      timesteps_.assign(static_cast<size_t>(in[0]), timesteps_[0]);
+
+    Arena::Scope scope(context.arena);
+    const UNet::Text text = unet.prepareText(context, upload(context, context_.data, context_.shape));
+    const UNet::Time time = unet.prepareTime(context, timesteps_, static_cast<int64_t>(timesteps_.size()), added_);
+    const UNet::Probe probe = [&](const std::string& name, const Tensor& value) {
+      if (value.shape.rank == 4) blocks_.push_back({name, downloadedImage(context, value)});
+      else blocks_.push_back({name, {downloaded(context, value), value.shape}});
+    };
+    const Tensor x = uploadImage(context, sample_.data.data(), in[0], in[1], in[2], in[3]);
+    out_ = downloadedImage(context, unet.forward(context, x, time, 0, text, wantBlocks_ ? &probe : nullptr));
+  }
+  Napi::Value result(Napi::Env env) override {
+    Napi::Object o = Napi::Object::New(env);
+    o.Set("sample", toJs(env, out_.data, out_.shape));
+    if (wantBlocks_) {
+      Napi::Object blocks = Napi::Object::New(env);
+      for (const auto& [name, value] : blocks_) blocks.Set(name, toJs(env, value.data, value.shape));
+      o.Set("blocks", blocks);
+    }
+    return o;
+  }
+
+ private:
+  JsTensor sample_, context_;
+  std::vector<float> timesteps_;
+  AddedConditions added_;
+  bool wantBlocks_;
+  HostImage out_;
+  std::vector<std::pair<std::string, HostImage>> blocks_;
+};
+
+/// vaeEncode(picture) → moments; vaeDecode(latents) → picture
+class VaeRun : public Job {
+ public:
+  VaeRun(const Napi::CallbackInfo& info, bool encode) : Job(info.Env()), encode_(encode) {
+    Napi::Object holder = Napi::Object::New(info.Env());
+    holder.Set(name(), info[0]);
+    in_ = tensor(holder, name());
+  }
+  void run(Context& context, EngineState& state) override {
+    if (!state.models.vae) notLoaded("VAE");
+    const Vae& vae = *state.models.vae;
+    const Shape& s = in_.shape;
+    expectChannels(s, name(), encode_ ? vae.config().inChannels : vae.config().latentChannels);
+    const size_t each = in_.data.size() / static_cast<size_t>(s[0]);
+    for (int64_t b = 0; b < s[0]; b++) {  // one at a time, to bound memory
+      Arena::Scope scope(context.arena);
+      const Tensor x = uploadImage(context, in_.data.data() + static_cast<size_t>(b) * each, 1, s[1], s[2], s[3]);
+      const HostImage one = downloadedImage(context, encode_ ? vae.encode(context, x) : vae.decode(context, x));
+      out_.data.insert(out_.data.end(), one.data.begin(), one.data.end());
+      out_.shape = one.shape;
+    }
+    out_.shape.dim[0] = s[0];
+  }
+  Napi::Value result(Napi::Env env) override { return toJs(env, out_.data, out_.shape); }
+
+ private:
+  const char* name() const { return encode_ ? "picture" : "latents"; }
+  bool encode_;
+  JsTensor in_;
+  HostImage out_;
+};
+
+/// generate(job, onStep?)
+class Generate : public Job {
+ public:
+  explicit Generate(const Napi::CallbackInfo& info) : Job(info.Env()), job_(generateJob(info[0].As<Napi::Object>())) {
+    if (info.Length() > 1 && info[1].IsFunction()) onStep = Napi::Persistent(info[1].As<Napi::Function>());
+    listening_ = !onStep.IsEmpty();
+  }
+  void run(Context& context, EngineState& state) override {
+    if (!state.models.unet || !state.models.vae || state.models.textEncoders.empty()) notLoaded("text encoder, UNet and VAE");
+    std::function<void(GenerateEvent&&)> listener;
+    if (listening_)
+      listener = [this](GenerateEvent&& event) {
+        auto shared = std::make_shared<GenerateEvent>(std::move(event));
+        post([this, shared](Napi::Env env) { emit(env, *shared); });
+      };
+    out_ = generate(context, state.models, job_, listener);
+  }
+  Napi::Value result(Napi::Env env) override {
+    Napi::Object o = Napi::Object::New(env);
+    o.Set("latents", toJs(env, out_.latents, out_.latentShape));
+    o.Set("pixels", toJs(env, out_.pixels));
+    o.Set("height", static_cast<double>(out_.height));
+    o.Set("width", static_cast<double>(out_.width));
+    Napi::Object t = Napi::Object::New(env);
+    t.Set("text", out_.timings.text);
+    t.Set("denoise", out_.timings.denoise);
+    t.Set("decode", out_.timings.decode);
+    o.Set("timings", t);
+    return o;
+  }
+
+ private:
+  void emit(Napi::Env env, const GenerateEvent& e) {
+    Napi::HandleScope scope(env);
+    if (onStep.IsEmpty()) return;
+    const Shape shape = {job_.prompts * job_.imagesPerPrompt, latentChannels(e), job_.latentHeight, job_.latentWidth};
+    Napi::Object o = Napi::Object::New(env);
+    o.Set("row", static_cast<double>(e.row));
+    o.Set("step", e.step);
+    o.Set("steps", e.steps);
+    o.Set("timestep", e.timestep);
+    if (!e.latents.empty()) {
+      o.Set("latents", toJs(env, e.latents, shape));
+      o.Set("predictedNoise", toJs(env, e.predictedNoise, shape));
+      o.Set("predictedOriginal", toJs(env, e.predictedOriginal, shape));
+    }
+    if (!e.preview.empty()) o.Set("preview", toJs(env, e.preview));
+    try {
+      onStep.Call({o});
+    } catch (const Napi::Error&) {  // lib/ catches what a listener throws; nothing is left to do here
+      abort = true;
+    }
+  }
+  int64_t latentChannels(const GenerateEvent& e) const {
+    const int64_t pixels = job_.prompts * job_.imagesPerPrompt * job_.latentHeight * job_.latentWidth;
+    return static_cast<int64_t>(e.latents.size()) / pixels;
+  }
+  GenerateJob job_;
+  bool listening_;
+  GenerateResult out_;
+};
+
+/// unload(): frees weights and activations.
+class Unload : public Job {
+ public:
+  using Job::Job;
+  void run(Context&, EngineState& state) override {
+    state.models = {};
+    state.arena->trim();
+  }
+  Napi::Value result(Napi::Env env) override { return env.Undefined(); }
+};
+
+/// profile(on): entries since the last call.
+class ProfileRead : public Job {
+ public:
+  explicit ProfileRead(const Napi::CallbackInfo& info) : Job(info.Env()), on_(info[0].As<Napi::Boolean>()) {}
+  void run(Context&, EngineState& state) override {
+    out_ = std::exchange(state.profile, {});
+    state.profiling = on_;
+  }
+  Napi::Value result(Napi::Env env) override {
+    const auto list = Napi::Array::New(env);
+    for (const auto& [name, entry] : out_.entries) {
+      Napi::Object o = Napi::Object::New(env);
+      o.Set("operation", name);
+      o.Set("seconds", entry.seconds);
+      o.Set("flops", entry.flops);
+      o.Set("calls", static_cast<double>(entry.calls));
+      list.Set(list.Length(), o);
+    }
+    return list;
+  }
+
+ private:
+  bool on_;
+  Profile out_;
+};
+
+class MemoryRead : public Job {
+ public:
+  using Job::Job;
+  void run(Context& context, EngineState&) override { out_ = context.backend.memory(); }
+  Napi::Value result(Napi::Env env) override {
+    Napi::Object o = Napi::Object::New(env);
+    o.Set("weights", static_cast<double>(out_.weights));
+    o.Set("activations", static_cast<double>(out_.activations));
+    return o;
+  }
+
+ private:
+  MemoryUse out_;
+};
+
+}  // namespace
+
+std::shared_ptr<Job> loadJob(const Napi::CallbackInfo& info) { return std::make_shared<Load>(info); }
+std::shared_ptr<Job> encodeTextJob(const Napi::CallbackInfo& info) { return std::make_shared<EncodeText>(info); }
+std::shared_ptr<Job> predictJob(const Napi::CallbackInfo& info) { return std::make_shared<Predict>(info); }
+std::shared_ptr<Job> vaeJob(const Napi::CallbackInfo& info, bool encode) { return std::make_shared<VaeRun>(info, encode); }
+std::shared_ptr<Job> generateJobOf(const Napi::CallbackInfo& info) { return std::make_shared<Generate>(info); }
+std::shared_ptr<Job> unloadJob(const Napi::CallbackInfo& info) { return std::make_shared<Unload>(info.Env()); }
+std::shared_ptr<Job> profileJob(const Napi::CallbackInfo& info) { return std::make_shared<ProfileRead>(info); }
+std::shared_ptr<Job> memoryJob(const Napi::CallbackInfo& info) { return std::make_shared<MemoryRead>(info.Env()); }
+
+}  // namespace nd::binding

@@ -1,0 +1,19 @@
+// The jobs of a session: each reads its arguments on JavaScript's thread and runs without JavaScript.
+#pragma once
+
+#include <memory>
+
+#include "binding/engine-thread.h"
+
+namespace nd::binding {
+
+std::shared_ptr<Job> loadJob(const Napi::CallbackInfo&);
+std::shared_ptr<Job> encodeTextJob(const Napi::CallbackInfo&);
+std::shared_ptr<Job> predictJob(const Napi::CallbackInfo&);
+std::shared_ptr<Job> vaeJob(const Napi::CallbackInfo&, bool encode);
+std::shared_ptr<Job> generateJobOf(const Napi::CallbackInfo&);
+std::shared_ptr<Job> unloadJob(const Napi::CallbackInfo&);
+std::shared_ptr<Job> profileJob(const Napi::CallbackInfo&);
+std::shared_ptr<Job> memoryJob(const Napi::CallbackInfo&);
+
+}  // namespace nd::binding

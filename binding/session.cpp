@@ -1,0 +1,92 @@
+#include "binding/session.h"
+
+#include "binding/convert.h"
+#include "binding/jobs.h"
+#include "binding/js-error.h"
+
+namespace nd::binding {
+
+Napi::Function Session::define(Napi::Env env) {
+  return DefineClass(env, "Session",
+                     {
+                         InstanceMethod<&Session::load>("load"),
+                         InstanceMethod<&Session::encodeText>("encodeText"),
+                         InstanceMethod<&Session::predict>("predict"),
+                         InstanceMethod<&Session::vaeEncode>("vaeEncode"),
+                         InstanceMethod<&Session::vaeDecode>("vaeDecode"),
+                         InstanceMethod<&Session::generate>("generate"),
+                         InstanceMethod<&Session::unload>("unload"),
+                         InstanceMethod<&Session::profile>("profile"),
+                         InstanceMethod<&Session::memory>("memory"),
+                         InstanceMethod<&Session::description>("description"),
+                     });
+}
+
+Session::Session(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Session>(info) {
+  guarded(info.Env(), [&] {
+    const Napi::Object options = info[0].As<Napi::Object>();
+    const std::string device = string(options, "device");
+    if (device != "cpu")
+      throw Error(ErrorCode::CudaUnavailable, "Expected device 'cpu' but received '" + device + "': this build has no CUDA");
+    EngineState state;
+    state.backend = makeCpuBackend(static_cast<int>(integer(options, "threads")));
+    state.arena = std::make_unique<Arena>(*state.backend);
+    name_ = state.backend->name();
+    description_ = state.backend->description();
+    engine_ = std::make_unique<EngineThread>(info.Env(), std::move(state), [this](bool busy) {
+      if (busy) Ref();  // a session with work to do is not collected
+      else Unref();
+    });
+  });
+}
+
+Napi::Value Session::submit(std::shared_ptr<Job> job) {
+  const Napi::Promise promise = job->deferred.Promise();
+  engine_->submit(std::move(job));
+  return promise;
+}
+
+Napi::Value Session::load(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(loadJob(info)); });
+}
+Napi::Value Session::encodeText(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(encodeTextJob(info)); });
+}
+Napi::Value Session::predict(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(predictJob(info)); });
+}
+Napi::Value Session::vaeEncode(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(vaeJob(info, /*encode=*/true)); });
+}
+Napi::Value Session::vaeDecode(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(vaeJob(info, /*encode=*/false)); });
+}
+Napi::Value Session::unload(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(unloadJob(info)); });
+}
+Napi::Value Session::profile(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(profileJob(info)); });
+}
+Napi::Value Session::memory(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(memoryJob(info)); });
+}
+
+Napi::Value Session::generate(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    const std::shared_ptr<Job> job = generateJobOf(info);
+    const Napi::Env env = info.Env();
+    Napi::Object out = Napi::Object::New(env);
+    out.Set("abort", Napi::Function::New(env, [job](const Napi::CallbackInfo&) { job->abort = true; }));
+    out.Set("promise", submit(job));
+    return Napi::Value(out);
+  });
+}
+
+Napi::Value Session::description(const Napi::CallbackInfo& info) {
+  Napi::Object out = Napi::Object::New(info.Env());
+  out.Set("name", name_);
+  out.Set("description", description_);
+  return out;
+}
+
+}  // namespace nd::binding

@@ -1,0 +1,36 @@
+// Session: one pipeline's native half as a JavaScript object. Every method queues a job and returns a promise,
+// or { promise, abort } where it may be ended early.
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+
+#include "binding/engine-thread.h"
+
+namespace nd::binding {
+
+class Session : public Napi::ObjectWrap<Session> {
+ public:
+  static Napi::Function define(Napi::Env env);
+  /// new Session({ device: 'cpu', threads: 0 })
+  explicit Session(const Napi::CallbackInfo& info);
+
+ private:
+  Napi::Value load(const Napi::CallbackInfo&);        // (component, config, files, tensors) → Promise<void>
+  Napi::Value encodeText(const Napi::CallbackInfo&);  // (encoder, ids, length) → Promise<{ … }>
+  Napi::Value predict(const Napi::CallbackInfo&);     // (request) → Promise<{ sample, blocks? }>
+  Napi::Value vaeEncode(const Napi::CallbackInfo&);   // (tensor) → Promise<{ mean, logvar }>
+  Napi::Value vaeDecode(const Napi::CallbackInfo&);   // (tensor) → Promise<tensor>
+  Napi::Value generate(const Napi::CallbackInfo&);    // (job, onStep?) → { promise, abort }
+  Napi::Value unload(const Napi::CallbackInfo&);      // () → Promise<void>: frees weights and memory
+  Napi::Value profile(const Napi::CallbackInfo&);     // (on) → Promise<entries since the last call>
+  Napi::Value memory(const Napi::CallbackInfo&);      // () → Promise<{ weights, activations }>
+  Napi::Value description(const Napi::CallbackInfo&);
+
+  Napi::Value submit(std::shared_ptr<Job>);
+  std::unique_ptr<EngineThread> engine_;
+  std::string name_, description_;
+};
+
+}  // namespace nd::binding

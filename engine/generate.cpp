@@ -1,0 +1,166 @@
+#include "engine/generate.h"
+
+#include <chrono>
+
+namespace nd {
+
+namespace {
+
+class Stopwatch {
+ public:
+  /// Seconds since the last call, or since the beginning.
+  double lap() {
+    const auto now = std::chrono::steady_clock::now();
+    const double seconds = std::chrono::duration<double>(now - last_).count();
+    last_ = now;
+    return seconds;
+  }
+
+ private:
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
+std::vector<float> downloaded(Context& context, const Tensor& planTensor) {
+  std::vector<float> host(static_cast<size_t>(planTensor.shape.count()));
+  context.backend.downloadPlan(planTensor, host.data());
+  return host;
+}
+
+/// Row of `table` [rows, n] for every batch entry: branch-major, `perPrompt` images per prompt.
+template <class T>
+std::vector<T> perImage(const std::vector<T>& table, int64_t rows, int64_t perPrompt) {
+  const auto n = static_cast<ptrdiff_t>(static_cast<int64_t>(table.size()) / rows);
+  std::vector<T> out;
+  out.reserve(table.size() * static_cast<size_t>(perPrompt));
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t k = 0; k < perPrompt; k++)
+      out.insert(out.end(), table.begin() + static_cast<ptrdiff_t>(r) * n, table.begin() + static_cast<ptrdiff_t>(r + 1) * n);
+  return out;
+}
+
+/// [rows, L, C] → [rows · perPrompt, L, C].
+Tensor repeatText(Context& context, const Tensor& text, int64_t perPrompt) {
+  if (perPrompt == 1) return text;
+  std::vector<int32_t> rows;
+  const int64_t length = text.shape[1];
+  for (int64_t r = 0; r < text.shape[0]; r++)
+    for (int64_t k = 0; k < perPrompt; k++)
+      for (int64_t i = 0; i < length; i++) rows.push_back(static_cast<int32_t>(r * length + i));
+  return reshape(gatherRows(context, text, rows), {text.shape[0] * perPrompt, length, text.shape[2]});
+}
+
+/// What the UNet needs besides x, made once per job. Lives in the arena.
+struct Steering {
+  UNet::Text text;
+  UNet::Time time;
+};
+
+Steering prepare(Context& context, const Models& models, const GenerateJob& job, const Conditioning& condition) {
+  const UNet& unet = *models.unet;
+  const int64_t rows = job.branches * job.prompts, batch = rows * job.imagesPerPrompt;
+  AddedConditions added;
+  int64_t perRow = 1;  // time embeddings are shared by the batch unless something else differs in it
+  if (unet.config().addedTimeWidth) {
+    perRow = batch;
+    added.textEmbeds = perImage(condition.pooled, rows, job.imagesPerPrompt);
+    added.timeIds = perImage(job.timeIds, rows, job.imagesPerPrompt);
+  }
+  if (!job.timeCond.empty())
+    for (int64_t b = 0; b < perRow; b++) added.timeCond.insert(added.timeCond.end(), job.timeCond.begin(), job.timeCond.end());
+  std::vector<float> timesteps;
+  for (const PlanRow& row : job.plan.rows)
+    for (int64_t b = 0; b < perRow; b++) timesteps.push_back(static_cast<float>(row.timestep));
+  Steering steering;
+  steering.text = unet.prepareText(context, repeatText(context, condition.text, job.imagesPerPrompt));
+  steering.time = unet.prepareTime(context, timesteps, perRow, added);
+  return steering;
+}
+
+}  // namespace
+
+std::vector<uint8_t> decodePixels(Context& context, const Models& models, const std::vector<float>& latents,
+                                  const Shape& shape) {
+  const Vae& vae = *models.vae;
+  const LatentScaling& s = models.scaling;
+  const int64_t channels = shape[1], h = shape[2], w = shape[3], f = vae.factor();
+  const auto each = static_cast<size_t>(channels * h * w), pixels = static_cast<size_t>(h * f * w * f * 3);
+  std::vector<uint8_t> out(static_cast<size_t>(shape[0]) * pixels);
+  std::vector<float> z(each);
+  for (int64_t b = 0; b < shape[0]; b++) {
+    for (size_t i = 0; i < each; i++) {
+      const size_t c = i / static_cast<size_t>(h * w);
+      const double deviation = s.deviation.empty() ? 1.0 : s.deviation[c], mean = s.mean.empty() ? 0.0 : s.mean[c];
+      z[i] = static_cast<float>(latents[static_cast<size_t>(b) * each + i] / s.factor * deviation + mean + s.shift);
+    }
+    Arena::Scope scope(context.arena);
+    const Tensor picture = vae.decode(context, uploadImage(context, z.data(), 1, channels, h, w));
+    context.backend.downloadPixels(picture, out.data() + static_cast<size_t>(b) * pixels);
+  }
+  return out;
+}
+
+GenerateResult generate(Context& context, const Models& models, const GenerateJob& job,
+                        const std::function<void(GenerateEvent&&)>& onStep) {
+  const UNet& unet = *models.unet;
+  Arena::Scope scope(context.arena);
+  GenerateResult result;
+  Stopwatch watch;
+
+  // 1. Text.
+  std::vector<const ClipText*> encoders;
+  for (const auto& e : models.textEncoders) encoders.push_back(e.get());
+  const Conditioning condition = encodePrompts(context, encoders, job.prompt);
+  const Steering steering = prepare(context, models, job, condition);
+  result.timings.text = watch.lap();
+
+  // 2. The step loop.
+  const int64_t batch = job.prompts * job.imagesPerPrompt, channels = unet.config().inChannels;
+  result.latentShape = {batch, channels, job.latentHeight, job.latentWidth};
+  std::vector<std::unique_ptr<NoiseSource>> sources;
+  for (const uint64_t seed : job.seeds) sources.push_back(makeNoiseSource(seed, job.noise));
+  BatchNoise noise(std::move(sources));
+
+  DenoiseOptions options;
+  options.batch = batch;
+  options.channels = channels;
+  options.height = job.latentHeight;
+  options.width = job.latentWidth;
+  options.branches = job.branches;
+  options.guidanceRescale = job.guidanceRescale;
+  options.initial = job.latents;
+  options.noise = &noise;
+  options.outputChannels = unet.config().outChannels;
+  options.predict = [&](size_t row, const Tensor& x, double inputScale, const Tensor& out) {
+    Arena::Scope step(context.arena);
+    const Tensor input = context.arena.tensor({job.branches * batch, job.latentHeight, job.latentWidth, channels});
+    context.backend.modelInput(x, inputScale, job.branches, input);
+    const Tensor y = unet.forward(context, input, steering.time, static_cast<int64_t>(row), steering.text);
+    context.backend.modelOutput(y, out);
+  };
+  options.onStep = [&](const StepState& state) {
+    const PlanRow& row = job.plan.rows[state.row];
+    if (!onStep || !row.step) return;
+    GenerateEvent event{state.row, state.step, state.steps, state.timestep, {}, {}, {}, {}};
+    if (job.stepLatents) {
+      event.latents = downloaded(context, state.x);
+      event.predictedNoise = downloaded(context, state.m);
+      event.predictedOriginal = downloaded(context, state.p);
+    }
+    if (job.previewEvery > 0 && (state.step % job.previewEvery == 0 || state.step == state.steps))
+      event.preview = decodePixels(context, models, downloaded(context, state.p), result.latentShape);
+    onStep(std::move(event));
+  };
+  result.latents = denoise(context, job.plan, options);
+  result.timings.denoise = watch.lap();
+
+  // 3. The autoencoder.
+  if (job.decode) {
+    result.height = job.latentHeight * models.vae->factor();
+    result.width = job.latentWidth * models.vae->factor();
+    result.pixels = decodePixels(context, models, result.latents, result.latentShape);
+    result.timings.decode = watch.lap();
+  }
+  return result;
+}
+
+}  // namespace nd

@@ -1,0 +1,74 @@
+// One text-to-image job, from token ids to pixels: text → noise → step loop → autoencoder.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/conditioning.h"
+#include "engine/denoise.h"
+#include "engine/models/unet.h"
+#include "engine/models/vae.h"
+
+namespace nd {
+
+/// How latents relate to the autoencoder's: z = latents / factor (· std + mean) + shift, per channel where given.
+struct LatentScaling {
+  double factor = 0.18215, shift = 0;
+  std::vector<float> mean, deviation;  // [C] or empty
+};
+
+/// The loaded networks of a pipeline.
+struct Models {
+  std::vector<std::unique_ptr<ClipText>> textEncoders;
+  std::unique_ptr<UNet> unet;
+  std::unique_ptr<Vae> vae;
+  LatentScaling scaling;
+};
+
+struct GenerateJob {
+  PromptInput prompt;  // rows: branch-major unique prompts [branches · prompts]
+  int branches = 1;    // 2: without text (or with the negative prompt) first, then with it
+  int64_t prompts = 1, imagesPerPrompt = 1;
+  int64_t latentHeight = 64, latentWidth = 64;
+  std::vector<float> timeIds;   // [rows, ids], SDXL; else empty
+  std::vector<float> timeCond;  // [timeCondWidth], guidance-distilled models; else empty
+  StepPlan plan;
+  double guidanceRescale = 0;
+  std::vector<uint64_t> seeds;  // one, continued over the images, or one per image
+  NoiseKind noise = NoiseKind::Cpu;
+  std::vector<float> latents;   // [B, C, h, w] before scaling by initNoiseSigma; empty: drawn
+  bool decode = true;           // else only latents come back
+  bool stepLatents = false;     // events carry latents, predicted noise and predicted original
+  int previewEvery = 0;         // decode the predicted original every so many steps; 0: never
+};
+
+struct GenerateEvent {
+  size_t row;
+  int step, steps;
+  double timestep;
+  std::vector<float> latents, predictedNoise, predictedOriginal;  // [B, C, h, w], where asked for
+  std::vector<uint8_t> preview;                                   // [B, H, W, 3], where asked for
+};
+
+struct Timings {  // seconds
+  double text = 0, denoise = 0, decode = 0;
+};
+
+struct GenerateResult {
+  Shape latentShape;            // [B, C, h, w]
+  std::vector<float> latents;
+  int64_t height = 0, width = 0;
+  std::vector<uint8_t> pixels;  // [B, H, W, 3]
+  Timings timings;
+};
+
+GenerateResult generate(Context&, const Models&, const GenerateJob&,
+                        const std::function<void(GenerateEvent&&)>& onStep);
+
+/// latents [B, C, h, w] of the loop → RGB8 [B, h·f, w·f, 3]; one image at a time, to bound memory.
+std::vector<uint8_t> decodePixels(Context&, const Models&, const std::vector<float>& latents, const Shape& shape);
+
+}  // namespace nd
