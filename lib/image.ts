@@ -2,7 +2,14 @@
 import { randomBytes } from 'node:crypto'
 import { rename, rm, writeFile } from 'node:fs/promises'
 import { extname } from 'node:path'
-import sharp, { type Colour, type JpegOptions, type OutputInfo, type PngOptions, type Sharp, type WebpOptions } from 'sharp'
+import sharp, {
+  type Colour,
+  type JpegOptions,
+  type OutputInfo,
+  type PngOptions,
+  type Sharp,
+  type WebpOptions
+} from 'sharp'
 import { DiffusionError, invalidArgument } from './errors.js'
 import { writePngText } from './png-metadata.js'
 
@@ -150,7 +157,11 @@ const open = (input: ImageInput): { source: Sharp; name: string } => {
     if (isSharp(input)) return { source: input.clone(), name: 'the sharp instance' }
     if (isRaw(input)) return { source: fromRaw(input), name: 'the pixels' }
   }
-  throw invalidArgument('image', 'a path, an encoded file, a sharp instance or { data, width, height, channels }', input)
+  throw invalidArgument(
+    'image',
+    'a path, an encoded file, a sharp instance or { data, width, height, channels }',
+    input
+  )
 }
 
 /**
@@ -166,9 +177,13 @@ export const loadImage = async (input: ImageInput, options: LoadOptions = {}): P
     if (options.flatten !== undefined) picture = picture.flatten({ background: options.flatten })
     pixels = await picture.toColourspace('srgb').raw({ depth: 'uchar' }).toBuffer({ resolveWithObject: true })
   } catch (cause) {
-    throw new DiffusionError('ERR_ND_INVALID_ARGUMENT', `Cannot read ${name} as a picture: ${(cause as Error).message}`, {
-      cause
-    })
+    throw new DiffusionError(
+      'ERR_ND_INVALID_ARGUMENT',
+      `Cannot read ${name} as a picture: ${(cause as Error).message}`,
+      {
+        cause
+      }
+    )
   }
   const { width, height, channels } = pixels.info
   const count = width * height

@@ -44,8 +44,14 @@ export const formatParameters = (p: GenerationParameters): string => {
     ...Object.entries(p.other ?? {}),
     ['Version', p.version]
   ]
-  const line = fields.flatMap(([name, value]) => (value === undefined ? [] : [`${name}: ${quote(String(value))}`])).join(', ')
-  return [p.prompt, ...(p.negativePrompt ? [`Negative prompt: ${p.negativePrompt}`] : []), ...(line ? [line] : [])].join('\n')
+  const line = fields
+    .flatMap(([name, value]) => (value === undefined ? [] : [`${name}: ${quote(String(value))}`]))
+    .join(', ')
+  return [
+    p.prompt,
+    ...(p.negativePrompt ? [`Negative prompt: ${p.negativePrompt}`] : []),
+    ...(line ? [line] : [])
+  ].join('\n')
 }
 
 const field = /\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)/g

@@ -42,7 +42,8 @@ const readChunks = (png: Uint8Array): Chunk[] => {
     at = end
     if (type === 'IEND') break
   }
-  if (chunks[0]?.type !== 'IHDR' || chunks[0].data.length !== 13) throw modelFormat('Expected IHDR as the first PNG chunk')
+  if (chunks[0]?.type !== 'IHDR' || chunks[0].data.length !== 13)
+    throw modelFormat('Expected IHDR as the first PNG chunk')
   if (chunks.at(-1)?.type !== 'IEND') throw modelFormat('Expected IEND as the last PNG chunk: the file is cut off')
   return chunks
 }

@@ -99,7 +99,14 @@ const plain = (tokenizer: ClipTokenizer, prompt: string): TokenizedPrompt => {
       ? null
       : `The model reads ${length} tokens; this end of the prompt was left out: ${JSON.stringify(truncated)}. ` +
         'Shorten it, or turn prompt weights on, which take prompts of any length'
-  return { ids: Int32Array.from(ids), weights: new Float32Array(length).fill(1), chunks: 1, length, weighted: false, warning }
+  return {
+    ids: Int32Array.from(ids),
+    weights: new Float32Array(length).fill(1),
+    chunks: 1,
+    length,
+    weighted: false,
+    warning
+  }
 }
 
 const weighted = (tokenizer: ClipTokenizer, prompt: string): TokenizedPrompt => {

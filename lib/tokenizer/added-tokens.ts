@@ -13,7 +13,7 @@ export interface AddedToken {
   readonly singleWord: boolean
 }
 
-const escape = (text: string): string => text.replace(/[\\^$.*+?()[\]{}|/-]/g, '\\$&')
+const escape = (text: string): string => text.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&')
 const wordCharacter = /[\p{L}\p{N}\p{M}_]/u
 
 /** Cuts text at added tokens: leftmost first, the longest of those that start together. */

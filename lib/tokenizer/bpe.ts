@@ -14,7 +14,8 @@ interface Candidate {
   pair: string
 }
 
-const before = (a: Candidate, b: Candidate): boolean => a.rank < b.rank || (a.rank === b.rank && a.position < b.position)
+const before = (a: Candidate, b: Candidate): boolean =>
+  a.rank < b.rank || (a.rank === b.rank && a.position < b.position)
 
 /** A binary heap, so that a word of n symbols costs n log n: prompts come from strangers. */
 class CandidateHeap {

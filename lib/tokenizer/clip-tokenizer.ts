@@ -75,7 +75,8 @@ export class ClipTokenizer {
     const added = new Map(parts.addedTokens.map((token) => [token.content, token.id]))
     const idOf = (token: string): number => {
       const id = added.get(token) ?? parts.vocabulary.get(token)
-      if (id === undefined) throw invalidArgument('a special token of the tokenizer', 'a token of the vocabulary', token)
+      if (id === undefined)
+        throw invalidArgument('a special token of the tokenizer', 'a token of the vocabulary', token)
       return id
     }
     this.bosTokenId = idOf(parts.bosToken)
@@ -119,7 +120,8 @@ export class ClipTokenizer {
       }
       for (const part of this.normalized.split(normalize(piece))) {
         if (typeof part !== 'string') ids.push(part.id)
-        else for (const [word] of part.matchAll(words)) for (const id of this.encoder.encode(toSymbols(word))) ids.push(id)
+        else
+          for (const [word] of part.matchAll(words)) for (const id of this.encoder.encode(toSymbols(word))) ids.push(id)
       }
     }
     return ids
@@ -128,7 +130,8 @@ export class ClipTokenizer {
   /** Ids between the begin and end marks, padded and cut to `maxLength` as the options say. */
   encode(text: string, options: EncodeOptions = {}): Encoding {
     const { padding = true, truncation = true, maxLength = this.modelMaxLength } = options
-    if (!Number.isInteger(maxLength) || maxLength < 2) throw invalidArgument('maxLength', 'an integer of at least 2', maxLength)
+    if (!Number.isInteger(maxLength) || maxLength < 2)
+      throw invalidArgument('maxLength', 'an integer of at least 2', maxLength)
     const tokens = this.tokenize(text)
     const kept = truncation ? tokens.slice(0, maxLength - 2) : tokens
     const ids = [this.bosTokenId, ...kept, this.eosTokenId]

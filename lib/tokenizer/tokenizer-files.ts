@@ -42,7 +42,9 @@ export const parseMerges = (text: string, path = 'merges.txt'): { ranks: Map<str
     if (line === '' || (i === 0 && line.startsWith('#version'))) continue
     const space = line.indexOf(' ')
     if (space < 1 || space === line.length - 1 || line.includes(' ', space + 1))
-      throw modelFormat(`Expected two symbols and one space in line ${i + 1} of ${path} but found ${JSON.stringify(line)}`)
+      throw modelFormat(
+        `Expected two symbols and one space in line ${i + 1} of ${path} but found ${JSON.stringify(line)}`
+      )
     ranks.set(line, ranks.size)
     joined.push(line.slice(0, space) + line.slice(space + 1))
   }
@@ -54,7 +56,9 @@ const parseVocabulary = (json: unknown, path: string): Map<string, number> => {
   const vocabulary = new Map<string, number>()
   for (const [token, id] of Object.entries(json)) {
     if (!Number.isInteger(id) || (id as number) < 0 || (id as number) > 0x7fffffff)
-      throw modelFormat(`Expected a whole number as the id of ${JSON.stringify(token)} in ${path} but found ${String(id)}`)
+      throw modelFormat(
+        `Expected a whole number as the id of ${JSON.stringify(token)} in ${path} but found ${String(id)}`
+      )
     vocabulary.set(token, id as number)
   }
   if (vocabulary.size === 0) throw modelFormat(`Expected a vocabulary (token: id) in ${path} but it is empty`)
@@ -68,7 +72,8 @@ interface Model {
 }
 
 const addedToken = (json: Json, id: number, path: string): AddedToken => {
-  if (typeof json.content !== 'string' || json.content === '') throw modelFormat(`Expected a token's "content" in ${path}`)
+  if (typeof json.content !== 'string' || json.content === '')
+    throw modelFormat(`Expected a token's "content" in ${path}`)
   return {
     content: json.content,
     id,
@@ -85,7 +90,8 @@ const readVocabAndMerges = (folder: string): Model => {
   const vocabulary = parseVocabulary(readJson(vocabPath), vocabPath)
   const { ranks, joined } = parseMerges(readText(mergesPath), mergesPath)
   const missing = joined.find((token) => !vocabulary.has(token))
-  if (missing !== undefined) throw modelFormat(`${mergesPath} makes ${JSON.stringify(missing)}, which ${vocabPath} lacks`)
+  if (missing !== undefined)
+    throw modelFormat(`${mergesPath} makes ${JSON.stringify(missing)}, which ${vocabPath} lacks`)
   return { vocabulary, ranks, addedTokens: [] }
 }
 
@@ -100,7 +106,12 @@ const readTokenizerJson = (path: string): Model => {
   const json = readJson(path)
   const model = json.model
   if (!isObject(model)) throw modelFormat(`Expected "model" in ${path}`)
-  const kind = [model.type ?? 'BPE', model.end_of_word_suffix, ...componentTypes(json.normalizer), ...componentTypes(json.pre_tokenizer)]
+  const kind = [
+    model.type ?? 'BPE',
+    model.end_of_word_suffix,
+    ...componentTypes(json.normalizer),
+    ...componentTypes(json.pre_tokenizer)
+  ]
   const expected = ['BPE', endOfWord, 'NFC', 'Replace', 'Lowercase', 'Split', 'ByteLevel']
   if (kind.join() !== expected.join())
     throw unsupported(`Expected CLIP's tokenizer (${expected.join(', ')}) in ${path} but received ${kind.join(', ')}`)
@@ -109,13 +120,15 @@ const readTokenizerJson = (path: string): Model => {
   const lines = model.merges.map((merge: unknown) => (Array.isArray(merge) ? merge.join(' ') : String(merge)))
   const { ranks, joined } = parseMerges(lines.join('\n'), path)
   const missing = joined.find((token) => !vocabulary.has(token))
-  if (missing !== undefined) throw modelFormat(`${path}: a merge makes ${JSON.stringify(missing)}, which the vocabulary lacks`)
+  if (missing !== undefined)
+    throw modelFormat(`${path}: a merge makes ${JSON.stringify(missing)}, which the vocabulary lacks`)
   const added = Array.isArray(json.added_tokens) ? json.added_tokens : []
   return {
     vocabulary,
     ranks,
     addedTokens: added.map((token: unknown) => {
-      if (!isObject(token) || !Number.isInteger(token.id)) throw modelFormat(`Expected added_tokens with ids in ${path}`)
+      if (!isObject(token) || !Number.isInteger(token.id))
+        throw modelFormat(`Expected added_tokens with ids in ${path}`)
       return addedToken(token, token.id as number, path)
     })
   }
@@ -142,7 +155,8 @@ export const readTokenizerFolder = (folder: string): TokenizerParts => {
   let settings: Json = config
   if (isObject(decoder)) {
     for (const [id, token] of Object.entries(decoder)) {
-      if (!isObject(token) || !/^\d+$/.test(id)) throw modelFormat(`Expected id: token in added_tokens_decoder of ${configPath}`)
+      if (!isObject(token) || !/^\d+$/.test(id))
+        throw modelFormat(`Expected id: token in added_tokens_decoder of ${configPath}`)
       const entry = addedToken(token, Number(id), configPath)
       added.set(entry.content, entry)
     }
@@ -172,7 +186,8 @@ export const readTokenizerFolder = (folder: string): TokenizerParts => {
 
   // Without a limit transformers writes 1e30; CLIP's text models have 77 positions.
   const limit = config.model_max_length ?? 77
-  if (typeof limit !== 'number' || !(limit >= 2)) throw modelFormat(`Expected a number of at least 2 for model_max_length in ${configPath}`)
+  if (typeof limit !== 'number' || !(limit >= 2))
+    throw modelFormat(`Expected a number of at least 2 for model_max_length in ${configPath}`)
   return {
     vocabulary: model.vocabulary,
     ranks: model.ranks,

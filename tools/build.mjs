@@ -1,0 +1,87 @@
+// node tools/build.mjs [native] [lib] [test]: the addon and nd_test in build/Release, the library in dist/, the tests in
+// build/test. Nothing is downloaded: the headers of Node-API come from the package node-api-headers (package.json's
+// "binary" tells cmake-js that they are enough).
+import { spawnSync } from 'node:child_process'
+import { copyFileSync, cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import { dirname, join, relative, sep } from 'node:path'
+import { packageBin, root, runOrExit } from './process.mjs'
+
+const targets = process.argv.slice(2)
+const known = ['native', 'lib', 'test']
+if (targets.length === 0 || targets.some((target) => !known.includes(target))) {
+  console.error(`Expected targets out of ${known.join(', ')} but received ${targets.join(' ') || 'none'}`)
+  process.exit(2)
+}
+
+const buildNative = async () => {
+  const missing = ['cmake', process.env.CXX ?? 'c++'].filter((tool) => spawnSync(tool, ['--version']).error)
+  if (missing.length) {
+    console.error(`Cannot find ${missing.join(' and ')}, which building needs. On Debian: apt install g++ cmake make`)
+    process.exit(1)
+  }
+  const cmakeJs = (...args) =>
+    runOrExit(process.execPath, [
+      packageBin('cmake-js'),
+      ...args,
+      '--out',
+      join('build', 'Release'),
+      '--log-level',
+      'warn'
+    ])
+  const jobs = process.env.ND_JOBS ?? String(availableParallelism())
+  await cmakeJs('configure', '--CDND_TESTS=ON', '--CDCMAKE_EXPORT_COMPILE_COMMANDS=ON')
+  await cmakeJs('build', '--parallel', jobs)
+}
+
+const filesBelow = (folder) =>
+  readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => relative(folder, join(entry.parentPath ?? entry.path, entry.name)))
+
+/** A second form of the library for require(), since Node 20 cannot require() ES modules. */
+const buildCommonJs = async () => {
+  const { default: ts } = await import('typescript')
+  const lib = join(root, 'lib')
+  const out = join(root, 'dist', 'cjs')
+  for (const file of filesBelow(lib)) {
+    if (!file.endsWith('.ts') || file.startsWith('cli' + sep)) continue
+    const target = join(out, file.replace(/\.ts$/, '.js'))
+    const twin = join(root, 'dist', file.replace(/\.ts$/, '.js'))
+    // Both forms look for files (vocabulary, addon, bundled model) from the same place.
+    const here = `__moduleUrl(${JSON.stringify(relative(dirname(target), twin).split(sep).join('/'))})`
+    const source = readFileSync(join(lib, file), 'utf8').replaceAll('import.meta.url', here)
+    if (source.includes('import.meta')) throw new Error(`lib/${file}: only import.meta.url has a CommonJS form`)
+    const { outputText } = ts.transpileModule(source, {
+      fileName: file,
+      compilerOptions: {
+        target: ts.ScriptTarget.ES2022,
+        module: ts.ModuleKind.CommonJS,
+        esModuleInterop: true
+      }
+    })
+    const prelude = source.includes('__moduleUrl(')
+      ? "const __moduleUrl = (path) => require('node:url').pathToFileURL(require('node:path').join(__dirname, path)).href;\n"
+      : ''
+    mkdirSync(dirname(target), { recursive: true })
+    writeFileSync(target, outputText.replace(/^("use strict";\n)?/, `"use strict";\n${prelude}`))
+    cpSync(twin.replace(/\.js$/, '.d.ts'), target.replace(/\.js$/, '.d.ts'))
+  }
+  writeFileSync(join(out, 'package.json'), '{ "type": "commonjs" }\n')
+}
+
+const buildLib = async () => {
+  await runOrExit(process.execPath, [packageBin('typescript', 'tsc'), '-p', 'tsconfig.json'])
+  mkdirSync(join(root, 'dist', 'tokenizer'), { recursive: true })
+  copyFileSync(join(root, 'lib/tokenizer/clip-merges.txt'), join(root, 'dist/tokenizer/clip-merges.txt'))
+  await buildCommonJs()
+}
+
+const buildTest = async () => {
+  rmSync(join(root, 'build', 'test'), { recursive: true, force: true }) // no test outlives its source
+  await runOrExit(process.execPath, [packageBin('typescript', 'tsc'), '-p', join('test', 'tsconfig.json')])
+}
+
+if (targets.includes('native')) await buildNative()
+if (targets.includes('lib')) await buildLib()
+if (targets.includes('test')) await buildTest()
