@@ -23,17 +23,17 @@ struct Source {
 int64_t ceilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /// Joins the column sums of one chunk (channels of all sources side by side) to the moments of its groups.
-void joinColumns(const float* sum, const float* squares, const float* first, int64_t rows, int64_t groupSize,
+void joinColumns(const float* shift, const float* sum, const float* squares, int64_t rows, int64_t groupSize,
                  int64_t groups, Moments* moments) {
   const double inverse = 1.0 / static_cast<double>(rows);
   for (int64_t g = 0; g < groups; g++) {
     const int64_t begin = g * groupSize, end = begin + groupSize;
     double mean = 0, within = 0, between = 0;
-    for (int64_t c = begin; c < end; c++) mean += first[c] + sum[c] * inverse;
+    for (int64_t c = begin; c < end; c++) mean += shift[c] + sum[c] * inverse;
     mean /= static_cast<double>(groupSize);
     for (int64_t c = begin; c < end; c++) {
-      const double shifted = sum[c] * inverse, distance = first[c] - mean + shifted;
-      within += squares[c] - shifted * sum[c];
+      const double offset = sum[c] * inverse, distance = shift[c] - mean + offset;
+      within += squares[c] - offset * sum[c];
       between += distance * distance;
     }
     moments[g] = {mean, std::max(within, 0.0) + between * static_cast<double>(rows)};
@@ -62,15 +62,15 @@ void CpuBackend::groupNorm(const GroupNormArgs& a) {
   pool_.parallelFor(batch * chunks, [&](int64_t task, int thread) {
     const int64_t row = task / chunks * pixels + task % chunks * chunk;
     const int64_t rows = std::min(chunk, pixels - task % chunks * chunk);
-    float* sum = scratch_[thread].floats(3 * channels);
-    float *squares = sum + channels, *first = squares + channels;
+    float* shift = scratch_[thread].floats(3 * channels);
+    float *sum = shift + channels, *squares = sum + channels;
     for (int part = 0; part < parts; part++) {
       const Source& s = sources[part];
       const int64_t column = part ? c1 : 0;
-      k_.columnSums(s.data + row * s.stride, s.stride, rows, s.channels, sum + column, squares + column);
-      std::copy_n(s.data + row * s.stride, s.channels, first + column);
+      k_.columnSums(s.data + row * s.stride, s.stride, rows, s.channels, shift + column, sum + column,
+                    squares + column);
     }
-    joinColumns(sum, squares, first, rows, size, groups, moments + task * groups);
+    joinColumns(shift, sum, squares, rows, size, groups, moments + task * groups);
   });
 
   const float *gamma = vectorData(a.gamma), *beta = vectorData(a.beta);

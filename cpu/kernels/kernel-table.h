@@ -98,8 +98,8 @@ struct KernelTable {
   void (*attentionQueries)(const AttentionTask&);
 
   // --- Normalisation (norm.h)
-  /// Per channel over `rows` rows: sum[c] = Σ (x − x₀), squares[c] = Σ (x − x₀)², x₀ the channel's value in row 0.
-  void (*columnSums)(const float* x, int64_t stride, int64_t rows, int64_t channels, float* sum, float* squares);
+  void (*columnSums)(const float* x, int64_t stride, int64_t rows, int64_t channels, float* shift, float* sum,
+                     float* squares);
   void (*normApply)(const NormApply&);
   void (*layerNormRows)(const LayerNormRows&);
 

@@ -1,13 +1,14 @@
 // Group and layer normalisation: y = act(γ (x − μ) / sqrt(σ² + ε) + β).
 //
-//   groupNorm   x[rows, C] → Σ (x − x₀), Σ (x − x₀)² per channel [C]      (one pass; norm.cpp joins them in
-//   double)
-//               x[rows, C], mean[C], scale[C], offset[C] → y[rows, C]     (one pass, with SiLU)
-//   layerNorm   x[rows, C] → y[rows, C]                                   (a row stays in the L1 cache)
+//   groupNorm   x[rows, C] → Σ (x − x₀), Σ (x − x₀)² per channel [C]   (one pass)
+//               x[rows, C], mean[C], scale[C], offset[C] → y[rows, C]  (one pass, SiLU in it)
+//   layerNorm   x[rows, C] → y[rows, C]                                (a row stays in L1)
 //
-// Sums are taken of differences to a value of the data (x₀), so that a mean that is large beside σ costs no
-// digits; that x₀ is itself in the sum bounds the cancellation by the number of rows. Bound by memory
-// bandwidth; with SiLU in the cache by its exponential and division.
+// Sums are taken of differences to x₀, a mean of a few of the values, so that a mean that is large beside σ
+// costs no digits; that these values are in the sum bounds the cancellation, whatever they are. norm.cpp joins
+// the sums of chunks of rows in double.
+//
+// Bound by memory bandwidth; with SiLU in the cache by its exponential and division.
 #pragma once
 
 #include "cpu/kernels/gemm.h"
@@ -31,25 +32,34 @@ ND_INLINE void storeLanes(Vec v, float* p, int lanes) {
     v.storePartial(p, lanes);
 }
 
-inline void columnSums(const float* x, int64_t stride, int64_t rows, int64_t channels, float* sum,
-                       float* squares) {
-  for (int64_t c = 0; c < channels; c++) sum[c] = squares[c] = 0;
+/// Per channel over `rows` rows: shift = the mean of the first rows (at most 4), sum = Σ (x − shift), squares
+/// = Σ (x − shift)².
+inline void columnSums(const float* x, int64_t stride, int64_t rows, int64_t channels, float* shift,
+                       float* sum, float* squares) {
+  const int64_t few = rows < 4 ? rows : 4;
+  const Vec inverse = Vec::set(1.0f / static_cast<float>(few));
+  forVectors(channels, [&](int64_t c, int lanes) {
+    Vec mean = Vec::zero();  // every term is scaled, so that the largest floats do not overflow
+    for (int64_t r = 0; r < few; r++) mean = fma(loadLanes(x + r * stride + c, lanes), inverse, mean);
+    storeLanes(mean, shift + c, lanes);
+    storeLanes(Vec::zero(), sum + c, lanes);
+    storeLanes(Vec::zero(), squares + c, lanes);
+  });
   int64_t r = 0;
   for (; r + 4 <= rows; r += 4) {  // four rows at a time: the sums go through the cache once for them
-    const float* at = x + r * stride;
+    const float *x0 = x + r * stride, *x1 = x0 + stride, *x2 = x1 + stride, *x3 = x2 + stride;
     forVectors(channels, [&](int64_t c, int lanes) {
-      const Vec shift = loadLanes(x + c, lanes);
-      const Vec d0 = loadLanes(at + c, lanes) - shift, d1 = loadLanes(at + stride + c, lanes) - shift;
-      const Vec d2 = loadLanes(at + 2 * stride + c, lanes) - shift,
-                d3 = loadLanes(at + 3 * stride + c, lanes) - shift;
+      const Vec from = loadLanes(shift + c, lanes);
+      const Vec d0 = loadLanes(x0 + c, lanes) - from, d1 = loadLanes(x1 + c, lanes) - from;
+      const Vec d2 = loadLanes(x2 + c, lanes) - from, d3 = loadLanes(x3 + c, lanes) - from;
+      const Vec four = fma(d0, d0, d1 * d1) + fma(d2, d2, d3 * d3);
       storeLanes(loadLanes(sum + c, lanes) + ((d0 + d1) + (d2 + d3)), sum + c, lanes);
-      storeLanes(loadLanes(squares + c, lanes) + (fma(d0, d0, d1 * d1) + fma(d2, d2, d3 * d3)), squares + c,
-                 lanes);
+      storeLanes(loadLanes(squares + c, lanes) + four, squares + c, lanes);
     });
   }
   for (; r < rows; r++)
     forVectors(channels, [&](int64_t c, int lanes) {
-      const Vec d = loadLanes(x + r * stride + c, lanes) - loadLanes(x + c, lanes);
+      const Vec d = loadLanes(x + r * stride + c, lanes) - loadLanes(shift + c, lanes);
       storeLanes(loadLanes(sum + c, lanes) + d, sum + c, lanes);
       storeLanes(fma(d, d, loadLanes(squares + c, lanes)), squares + c, lanes);
     });
