@@ -1,0 +1,202 @@
+import { join } from 'node:path'
+import { modelFormat, unsupported } from '../errors.js'
+import { parseClipTextConfig, type ClipTextClass, type ClipTextConfig } from './clip-text.js'
+import type { ConfigJson } from './config-reader.js'
+import { isFolder, listFolder, modelNotFound, readJson } from './files.js'
+import { parseUNetConfig, type UNetConfig } from './unet.js'
+import { parseVaeConfig, type VaeConfig } from './vae.js'
+import { findWeights, type ComponentKind, type ComponentWeights, type HeaderReader } from './weights.js'
+
+export interface Component<Config> {
+  readonly folder: string
+  readonly config: Config
+  readonly weights: ComponentWeights
+}
+
+/** diffusers' text-to-image pipelines that are known here. */
+export const pipelineClasses = [
+  'StableDiffusionPipeline',
+  'StableDiffusionXLPipeline',
+  'LatentConsistencyModelPipeline'
+] as const
+export type PipelineClass = (typeof pipelineClasses)[number]
+
+/** What a diffusers folder (save_pretrained) holds: checked, resolved, and nothing loaded yet. */
+export interface ModelFolder {
+  readonly path: string
+  readonly className: PipelineClass
+  /** model_index.json as it is. */
+  readonly index: ConfigJson
+  readonly unet: Component<UNetConfig>
+  readonly vae: Component<VaeConfig>
+  /** null only in SDXL models without the first text encoder. */
+  readonly textEncoder: Component<ClipTextConfig> | null
+  /** Folders with vocab.json and merges.txt, or tokenizer.json. */
+  readonly tokenizer: string | null
+  /** SDXL only. */
+  readonly textEncoder2: Component<ClipTextConfig> | null
+  readonly tokenizer2: string | null
+  /** The scheduler's class and its config JSON as it is (snake_case). */
+  readonly scheduler: { readonly className: string; readonly config: ConfigJson }
+  /** SDXL: an empty negative prompt means zeros instead of the encoded empty text; true by default. */
+  readonly forceZerosForEmptyPrompt: boolean
+  /** What the user should be told once. */
+  readonly warnings: readonly string[]
+}
+
+export interface ReadFolderOptions {
+  readonly readHeader: HeaderReader
+  /** Weights from *.VARIANT.safetensors, as diffusers' `variant`. */
+  readonly variant?: string
+}
+
+/** The class of each component as model_index.json names it; null where it is [null, null] or missing. */
+const componentClass = (index: ConfigJson, name: string, source: string): string | null => {
+  const entry = index[name]
+  if (entry === undefined || entry === null) return null
+  const valid = Array.isArray(entry) && entry.length === 2 && entry.every((e) => e === null || typeof e === 'string')
+  if (!valid) throw modelFormat(`${source}: expected [library, class] for ${name} but received ${JSON.stringify(entry).slice(0, 60)}`)
+  return (entry as (string | null)[])[1] ?? null
+}
+
+const readClass = (index: ConfigJson, source: string): PipelineClass => {
+  const name = index._class_name
+  if (typeof name !== 'string') throw modelFormat(`${source}: expected a pipeline class for _class_name but received ${JSON.stringify(name)}`)
+  if (!(pipelineClasses as readonly string[]).includes(name))
+    throw unsupported(`${source}: pipeline class ${JSON.stringify(name)} is not supported, only ${pipelineClasses.join(', ')}`)
+  return name as PipelineClass
+}
+
+/** The components that a pipeline of this class has: the text encoders' classes, and which of them may be null. */
+const textParts = (className: PipelineClass) =>
+  className === 'StableDiffusionXLPipeline'
+    ? [
+        { encoder: 'text_encoder', tokenizer: 'tokenizer', classes: ['CLIPTextModel', 'CLIPTextModelWithProjection'], optional: true },
+        { encoder: 'text_encoder_2', tokenizer: 'tokenizer_2', classes: ['CLIPTextModelWithProjection'], optional: false }
+      ]
+    : [{ encoder: 'text_encoder', tokenizer: 'tokenizer', classes: ['CLIPTextModel', 'CLIPTextModelWithProjection'], optional: false }]
+
+const known = new Set(['unet', 'vae', 'scheduler', 'text_encoder', 'tokenizer', 'text_encoder_2', 'tokenizer_2', 'safety_checker', 'feature_extractor'])
+
+const readComponent = async <Config>(
+  folder: string,
+  kind: ComponentKind,
+  parse: (json: ConfigJson, source: string) => Config,
+  options: ReadFolderOptions
+): Promise<Component<Config>> => {
+  if (!(await isFolder(folder))) throw modelNotFound(`${folder}: expected this folder, as model_index.json names it, but there is none`)
+  const source = join(folder, 'config.json')
+  const config = parse(await readJson(source, "the component's config"), source)
+  return { folder, config, weights: await findWeights(folder, kind, options.readHeader, options.variant) }
+}
+
+/** A VAE's own folder: config.json and weights, as `vae` of a pipeline or a repository that has nothing else. */
+export const readVaeFolder = (path: string, options: ReadFolderOptions): Promise<Component<VaeConfig>> =>
+  readComponent(path, 'vae', parseVaeConfig, options)
+
+/**
+ * Reads a model in the diffusers layout.
+ * @throws ERR_ND_MODEL_NOT_FOUND (a missing folder or file), ERR_ND_MODEL_FORMAT (a broken one), ERR_ND_UNSUPPORTED (a class
+ *   or an option that is not implemented), each naming the file
+ */
+export const readModelFolder = async (path: string, options: ReadFolderOptions): Promise<ModelFolder> => {
+  const names = await listFolder(path, 'a diffusers model')
+  const source = join(path, 'model_index.json')
+  if (!names.includes('model_index.json')) {
+    const single = names.find((name) => name.endsWith('.safetensors'))
+    throw modelNotFound(
+      `${source}: expected a diffusers folder but it has no model_index.json` +
+        (single === undefined ? '' : `; to load a single file, give its own path, such as ${join(path, single)}`)
+    )
+  }
+  const index = await readJson(source, 'the list of components')
+  const className = readClass(index, source)
+
+  const required = (name: string, accepted: readonly string[] | undefined, optional = false): string | null => {
+    const found = componentClass(index, name, source)
+    if (found === null && !optional) throw modelFormat(`${source}: expected a component ${name} for ${className} but it has none`)
+    if (found !== null && accepted && !accepted.includes(found))
+      throw unsupported(`${source}: ${name} of class ${JSON.stringify(found)} is not supported, only ${accepted.join(', ')}`)
+    return found
+  }
+  required('unet', ['UNet2DConditionModel'])
+  required('vae', ['AutoencoderKL'])
+  required('scheduler', undefined)
+  const texts = await Promise.all(
+    textParts(className).map(async ({ encoder, tokenizer, classes, optional }) => {
+      const encoderClass = required(encoder, classes, optional)
+      if (encoderClass === null) return { encoder: null, tokenizer: null }
+      required(tokenizer, ['CLIPTokenizer', 'CLIPTokenizerFast'])
+      const parse = (json: ConfigJson, file: string): ClipTextConfig => parseClipTextConfig(json, encoderClass as ClipTextClass, file)
+      const folder = join(path, tokenizer)
+      if (!(await isFolder(folder))) throw modelNotFound(`${folder}: expected the tokenizer's folder but there is none`)
+      return { encoder: await readComponent(join(path, encoder), 'clip-text', parse, options), tokenizer: folder }
+    })
+  )
+  const unet = await readComponent(join(path, 'unet'), 'unet', parseUNetConfig, options)
+  const vae = await readVaeFolder(join(path, 'vae'), options)
+  const encoders = texts.map((text) => text.encoder)
+  checkWidths(path, unet.config, encoders)
+
+  return {
+    path,
+    className,
+    index,
+    unet,
+    vae,
+    textEncoder: encoders[0] ?? null,
+    tokenizer: texts[0]?.tokenizer ?? null,
+    textEncoder2: encoders[1] ?? null,
+    tokenizer2: texts[1]?.tokenizer ?? null,
+    scheduler: await readScheduler(path, index, source),
+    forceZerosForEmptyPrompt: readFlag(index, 'force_zeros_for_empty_prompt', true, source),
+    warnings: warningsFor(index, source)
+  }
+}
+
+const readFlag = (index: ConfigJson, key: string, fallback: boolean, source: string): boolean => {
+  const value = index[key] ?? fallback
+  if (typeof value !== 'boolean') throw modelFormat(`${source}: expected true or false for ${key} but received ${JSON.stringify(value)}`)
+  return value
+}
+
+const readScheduler = async (path: string, index: ConfigJson, source: string): Promise<ModelFolder['scheduler']> => {
+  const file = join(path, 'scheduler', 'scheduler_config.json')
+  const config = await readJson(file, "the scheduler's config")
+  // The pipeline's list decides, as in diffusers; the config's own class may be that of an older save.
+  const className = componentClass(index, 'scheduler', source) ?? config._class_name
+  if (typeof className !== 'string') throw modelFormat(`${file}: expected a scheduler class but there is none`)
+  return { className, config }
+}
+
+/** What the text encoders make must be as wide as the UNet reads. */
+const checkWidths = (path: string, unet: UNetConfig, encoders: readonly (Component<ClipTextConfig> | null)[]): void => {
+  const made = encoders.reduce((sum, encoder) => sum + (encoder?.config.hiddenSize ?? 0), 0)
+  const attends = unet.levels.filter((level) => level.heads > 0 || level.upHeads > 0)
+  const wrong = attends.find((level) => level.contextWidth !== made)
+  if (wrong)
+    throw modelFormat(
+      `${path}: expected text encoders of ${wrong.contextWidth} features together, as unet/config.json has ` +
+        `cross_attention_dim, but theirs have ${made}; are the components of one model?`
+    )
+  // SDXL's text_time embedding: the pooled text, then six numbers for sizes and crop.
+  const pooled = encoders[1]?.config.projectionDim ?? 0
+  const added = pooled + 6 * unet.addedTimeWidth
+  if (unet.addedTimeWidth > 0 && unet.addedInputWidth !== added)
+    throw modelFormat(
+      `${path}: expected projection_class_embeddings_input_dim ${added} in unet/config.json, as the pooled text has ${pooled} ` +
+        `and six time ids 6 · ${unet.addedTimeWidth}, but received ${unet.addedInputWidth}`
+    )
+}
+
+const warningsFor = (index: ConfigJson, source: string): string[] => {
+  const warnings: string[] = []
+  if (componentClass(index, 'safety_checker', source) !== null)
+    warnings.push('The model names a safety checker; it is not run, and pictures are not filtered.')
+  for (const [name, entry] of Object.entries(index)) {
+    const isComponent = !name.startsWith('_') && Array.isArray(entry) && !known.has(name)
+    if (isComponent && componentClass(index, name, source) !== null) warnings.push(`The model's ${name} is not used.`)
+  }
+  return warnings
+}
+
