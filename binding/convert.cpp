@@ -250,6 +250,13 @@ GenerateJob generateJob(const Napi::Object& o) {
     for (uint32_t i = 0; i < zero.Length(); i++) job.prompt.zeroRows.push_back(zero.Get(i).ToBoolean() ? 1 : 0);
     if (static_cast<int64_t>(job.prompt.zeroRows.size()) != job.prompt.rows) wrong("zeroRows", "one flag per row");
   }
+  if (has(prompt, "embeds")) {
+    JsTensor embeds = tensor(prompt, "embeds");
+    if (embeds.shape.rank != 3 || embeds.shape[0] != job.prompt.rows) wrong("embeds", "a tensor [rows, tokens, width]");
+    job.prompt.embedTokens = embeds.shape[1];
+    job.prompt.embeds = std::move(embeds.data);
+    if (has(prompt, "pooled")) job.prompt.pooled = tensor(prompt, "pooled").data;
+  }
   job.branches = static_cast<int>(integer(o, "branches"));
   job.prompts = integer(o, "prompts");
   job.imagesPerPrompt = integer(o, "imagesPerPrompt");

@@ -25,6 +25,11 @@ void emphasize(std::vector<float>& hidden, const std::vector<float>& weights, in
 }  // namespace
 
 Conditioning encodePrompts(Context& context, const std::vector<const ClipText*>& encoders, const PromptInput& prompt) {
+  if (!prompt.embeds.empty()) {
+    const auto values = static_cast<int64_t>(prompt.embeds.size());
+    return {upload(context, prompt.embeds, {prompt.rows, prompt.embedTokens, values / (prompt.rows * prompt.embedTokens)}),
+            prompt.pooled};
+  }
   expect(encoders.size() == prompt.encoders.size() && !encoders.empty(), "one input per text encoder");
   const int64_t sequences = prompt.rows * prompt.chunks;
   int64_t width = 0;

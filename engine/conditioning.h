@@ -22,6 +22,10 @@ struct PromptInput {
   int skip = 0;
   bool normSkipped = true;             // the final norm over a skipped state too (SD; SDXL takes it raw)
   std::vector<uint8_t> zeroRows;       // rows that become all zeros (SDXL's empty negative prompt); may be empty
+  /// Where the caller has embeddings already: they are used instead of the encoders.
+  std::vector<float> embeds;  // [rows, tokens, Σ widths]
+  int64_t embedTokens = 0;
+  std::vector<float> pooled;  // [rows, pooled width]
 };
 
 struct Conditioning {

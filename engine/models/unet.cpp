@@ -95,6 +95,10 @@ UNet::UNet(const UNetConfig& c, const WeightLoader& l) : config_(c) {
 }
 
 UNet::Text UNet::prepareText(Context& context, const Tensor& text) const {
+  if (text.shape.last() != config_.levels[0].contextWidth)
+    throw Error(ErrorCode::InvalidArgument,
+                format("Expected text embeddings of width %lld (the UNet's cross_attention_dim) but received %lld",
+                       static_cast<long long>(config_.levels[0].contextWidth), static_cast<long long>(text.shape.last())));
   Text out;
   const auto collect = [&](const std::vector<Stage>& stages) {
     for (const Stage& s : stages)
@@ -117,6 +121,10 @@ UNet::Time UNet::prepareTime(Context& context, std::span<const float> timesteps,
   /// Host rows [perRow, n], repeated for every row of the plan.
   const auto repeated = [&](const std::vector<float>& host) {
     std::vector<float> all;
+    if (host.empty() || static_cast<int64_t>(host.size()) % perRow != 0)
+      throw Error(ErrorCode::InvalidArgument,
+                  format("Expected pooled text and time ids for each of %lld batch entries (SDXL) but received %zu values",
+                         static_cast<long long>(perRow), host.size()));
     for (int64_t r = 0; r < count / perRow; r++) all.insert(all.end(), host.begin(), host.end());
     return upload(context, all, {count, static_cast<int64_t>(host.size()) / perRow});
   };

@@ -1,0 +1,172 @@
+/** Finds the addon and gives its exports types. Nothing else in lib/ touches it. */
+import { createRequire } from 'node:module'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { DiffusionError, type ErrorCode } from './errors.js'
+import type { StepPlan } from './step-plan.js'
+import type { Tensor } from './tensor.js'
+
+/** engine/generate.h GenerateJob, field by field. */
+export interface NativeGenerateJob {
+  prompt: {
+    rows: number
+    chunks: number
+    length: number
+    encoders: { ids: Int32Array; weights?: Float32Array | undefined }[]
+    skip: number
+    normSkipped: boolean
+    zeroRows?: boolean[] | undefined
+    /** Given embeddings instead of ids: [rows, tokens, width] and [rows, pooled width]. */
+    embeds?: Tensor | undefined
+    pooled?: Tensor | undefined
+  }
+  branches: number
+  prompts: number
+  imagesPerPrompt: number
+  latentHeight: number
+  latentWidth: number
+  timeIds?: Float32Array | undefined
+  timeCond?: Float32Array | undefined
+  plan: StepPlan
+  guidanceRescale: number
+  seeds: bigint[]
+  rng: 'cpu' | 'cuda'
+  latents?: Float32Array | undefined
+  decode: boolean
+  stepLatents: boolean
+  previewEvery: number
+}
+
+export interface NativeStepEvent {
+  row: number
+  step: number
+  steps: number
+  timestep: number
+  latents?: Tensor
+  predictedNoise?: Tensor
+  predictedOriginal?: Tensor
+  preview?: Uint8Array
+}
+
+export interface NativeResult {
+  latents: Tensor
+  pixels: Uint8Array
+  width: number
+  height: number
+  timings: { text: number; denoise: number; decode: number }
+}
+
+export interface NativeTextOutput {
+  hiddenStates: Tensor[]
+  lastHiddenState: Tensor
+  pooled: Tensor
+  projected?: Tensor
+}
+
+export interface NativeSession {
+  load(
+    component: 'textEncoder' | 'unet' | 'vae',
+    config: object,
+    files: readonly string[],
+    tensors: readonly (readonly [name: string, file: number, stored: string])[]
+  ): Promise<void>
+  encodeText(encoder: number, ids: Int32Array, length: number): Promise<NativeTextOutput>
+  predict(request: {
+    sample: Tensor
+    timesteps: Float32Array
+    context: Tensor
+    textEmbeds?: Tensor | undefined
+    timeIds?: Tensor | undefined
+    timeCond?: Tensor | undefined
+    blocks: boolean
+  }): Promise<{ sample: Tensor; blocks?: Record<string, Tensor> }>
+  vaeEncode(picture: Tensor): Promise<Tensor>
+  vaeDecode(latents: Tensor): Promise<Tensor>
+  generate(job: NativeGenerateJob, onStep?: (event: NativeStepEvent) => void): { promise: Promise<NativeResult>; abort(): void }
+  unload(): Promise<void>
+  /** Time per operation since the last call; `on` starts or stops measuring. */
+  profile(on: boolean): Promise<{ operation: string; seconds: number; flops: number; calls: number }[]>
+  memory(): Promise<{ weights: number; activations: number }>
+  description(): { name: string; description: string }
+}
+
+interface RunPlanOptions {
+  shape: readonly [number, number, number, number]
+  seeds: bigint[]
+  rng: 'cpu' | 'cuda'
+  initial?: Float32Array | undefined
+  start?: Float32Array | undefined
+  original?: Float32Array | undefined
+  mask?: Float32Array | undefined
+  branches: number
+  guidanceRescale: number
+  outputChannels?: number | undefined
+}
+
+interface Native {
+  Session: new (options: { device: string; threads: number }) => NativeSession
+  readHeader(path: string): { tensors: { name: string; dtype: string; shape: number[] }[]; metadata: Record<string, string> }
+  runPlan(
+    plan: StepPlan,
+    options: RunPlanOptions,
+    predict: (input: Float32Array, timestep: number, row: number) => Float32Array,
+    onRow?: (x: Float32Array, predictedOriginal: Float32Array) => void
+  ): Float32Array
+  Noise: new (seed: bigint, rng: 'cpu' | 'cuda') => { randn(n: number): Float32Array }
+  inspect(): {
+    isas: { name: string; description: string; compiled: boolean; supported: boolean }[]
+    backend: string
+    cuda: null
+    cudaReason: string
+  }
+}
+
+let loaded: Native | undefined
+
+/** The package's root: this file runs from dist/. */
+export const packageRoot = join(dirname(fileURLToPath(import.meta.url)), '..')
+
+/**
+ * The addon, loaded on first use: a local build in build/Release, else the prebuilt one for this platform.
+ * @throws DiffusionError ERR_ND_NO_BINARY with every place tried and the remedy
+ */
+export const native = (): Native => {
+  if (loaded) return loaded
+  const require = createRequire(import.meta.url)
+  try {
+    loaded = (require('node-gyp-build') as (root: string) => unknown)(packageRoot) as Native
+    return loaded
+  } catch (cause) {
+    throw new DiffusionError(
+      'ERR_ND_NO_BINARY',
+      `Expected a native addon for ${process.platform}-${process.arch} in ${join(packageRoot, 'prebuilds')} or ` +
+        `${join(packageRoot, 'build', 'Release')} but could not load one: ${(cause as Error).message}. ` +
+        'Reinstall node-diffusion, or build it from source with `npm run build` (needs g++ and cmake)',
+      { cause }
+    )
+  }
+}
+
+/** Native errors as DiffusionError; others pass. */
+export const translated = (error: unknown): unknown => {
+  const e = error as Partial<DiffusionError> | null
+  if (e instanceof Error && !(e instanceof DiffusionError) && typeof e.code === 'string' && e.code.startsWith('ERR_ND_'))
+    return new DiffusionError(e.code as ErrorCode, e.message, { cause: e })
+  return error
+}
+
+export const translating = async <T>(promise: Promise<T>): Promise<T> => {
+  try {
+    return await promise
+  } catch (error) {
+    throw translated(error)
+  }
+}
+
+export const translatingSync = <T>(body: () => T): T => {
+  try {
+    return body()
+  } catch (error) {
+    throw translated(error)
+  }
+}

@@ -1,0 +1,115 @@
+/** The networks of a pipeline, each callable on its own: for looking inside, and for pipelines of your own. */
+import { DiffusionError, invalidArgument } from './errors.js'
+import { type NativeSession, type NativeTextOutput, translating } from './binding.js'
+import { checkTensor, type Tensor } from './tensor.js'
+
+/** What the networks need of their pipeline. */
+export interface SessionOwner {
+  /** @throws DiffusionError ERR_ND_DISPOSED */
+  session(): NativeSession
+}
+
+/** CLIPTextModel or CLIPTextModelWithProjection. */
+export class TextEncoder {
+  constructor(
+    private readonly owner: SessionOwner,
+    private readonly index: number,
+    /** Its config.json, resolved. */
+    readonly config: Readonly<Record<string, unknown>>,
+    private readonly maxPositions: number
+  ) {}
+
+  /**
+   * Token ids, one sequence or several of equal length (at most 77) →
+   * hiddenStates (the embeddings, then each layer) and lastHiddenState [B, L, width], pooled [B, width] at the end-of-text
+   * token, projected [B, projection] where the model has a projection.
+   */
+  async encode(ids: readonly number[] | readonly (readonly number[])[] | Int32Array): Promise<NativeTextOutput> {
+    const rows: ArrayLike<number>[] = ids.length > 0 && typeof ids[0] === 'object' ? (ids as unknown as number[][]) : [ids as ArrayLike<number>]
+    const length = rows[0]!.length
+    if (length < 1 || length > this.maxPositions || rows.some((r) => r.length !== length))
+      throw invalidArgument('ids', `sequences of equal length, 1 to ${this.maxPositions} tokens`, ids)
+    const flat = new Int32Array(rows.length * length)
+    rows.forEach((row, r) => {
+      for (let i = 0; i < length; i++) {
+        if (!Number.isInteger(row[i])) throw invalidArgument(`ids[${i}]`, 'an integer', row[i])
+        flat[r * length + i] = row[i]!
+      }
+    })
+    return translating(this.owner.session().encodeText(this.index, flat, length))
+  }
+}
+
+export interface UNetRequest {
+  /** Latents, already scaled as the scheduler's plan says: [B, C, H, W]. */
+  sample: Tensor
+  /** One for all, or one per sample. */
+  timestep: number | readonly number[]
+  /** Text embeddings [B, tokens, width]. */
+  context: Tensor
+  /** SDXL: pooled text [B, n] and time ids [B, 5 or 6]; guidance-distilled models: the guidance embedding [B, n]. */
+  added?: { textEmbeds?: Tensor; timeIds?: Tensor; timeCond?: Tensor }
+  /** Also return the output of conv_in, time_embedding, down0…, mid, up0… (default false). */
+  blocks?: boolean
+}
+
+/** UNet2DConditionModel. */
+export class UNet {
+  constructor(
+    private readonly owner: SessionOwner,
+    readonly config: Readonly<Record<string, unknown>>,
+    private readonly inChannels: number
+  ) {}
+
+  /** One evaluation → { sample [B, C, H, W], blocks? }. */
+  async predict(request: UNetRequest): Promise<{ sample: Tensor; blocks?: Record<string, Tensor> }> {
+    const sample = checkTensor('sample', request.sample, [null, this.inChannels, null, null])
+    const batch = sample.shape[0]!
+    const context = checkTensor('context', request.context, [batch, null, null])
+    const timesteps = Float32Array.from(typeof request.timestep === 'number' ? [request.timestep] : request.timestep)
+    if (!timesteps.every(Number.isFinite)) throw invalidArgument('timestep', 'finite numbers', request.timestep)
+    if (timesteps.length !== 1 && timesteps.length !== batch)
+      throw invalidArgument('timestep', `one number or ${batch}`, request.timestep)
+    const { textEmbeds, timeIds, timeCond } = request.added ?? {}
+    for (const [name, t] of Object.entries({ textEmbeds, timeIds, timeCond })) if (t) checkTensor(`added.${name}`, t, [batch, null])
+    return translating(
+      this.owner.session().predict({ sample, timesteps, context, textEmbeds, timeIds, timeCond, blocks: request.blocks ?? false })
+    )
+  }
+}
+
+/** AutoencoderKL. */
+export class Vae {
+  constructor(
+    private readonly owner: SessionOwner,
+    readonly config: Readonly<Record<string, unknown>>,
+    private readonly channels: { picture: number; latent: number },
+    /** Picture pixels per latent pixel, along each side. */
+    readonly factor: number
+  ) {}
+
+  /** Pictures [B, 3, H, W] in −1..1 → the posterior's mean and log variance [B, C, H/factor, W/factor]; unscaled. */
+  async encode(picture: Tensor): Promise<{ mean: Tensor; logvar: Tensor }> {
+    const moments = await translating(
+      this.owner.session().vaeEncode(checkTensor('picture', picture, [null, this.channels.picture, null, null]))
+    )
+    const [batch, double, height, width] = moments.shape as [number, number, number, number]
+    const shape = [batch, double / 2, height, width]
+    const each = (double / 2) * height * width
+    const half = (which: 0 | 1): Tensor => {
+      const data = new Float32Array(batch * each)
+      for (let b = 0; b < batch; b++)
+        data.set(moments.data.subarray((2 * b + which) * each, (2 * b + which + 1) * each), b * each)
+      return { data, shape }
+    }
+    return { mean: half(0), logvar: half(1) }
+  }
+
+  /** Latents [B, C, h, w], already divided by the scaling factor → pictures [B, 3, h·factor, w·factor], about −1..1. */
+  async decode(latents: Tensor): Promise<Tensor> {
+    return translating(this.owner.session().vaeDecode(checkTensor('latents', latents, [null, this.channels.latent, null, null])))
+  }
+}
+
+export const disposedError = (): DiffusionError =>
+  new DiffusionError('ERR_ND_DISPOSED', 'Expected a live pipeline but this one was disposed; load it again with Pipeline.fromPretrained')

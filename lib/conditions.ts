@@ -1,0 +1,109 @@
+/** From prompts to what the native job takes: token ids per text encoder, SDXL's time ids, the guidance embedding. */
+import type { NativeGenerateJob } from './binding.js'
+import { invalidArgument } from './errors.js'
+import { equalizeChunks, tokenizePrompt } from './prompt.js'
+import { checkTensor, type Tensor } from './tensor.js'
+import type { ClipTokenizer } from './tokenizer/clip-tokenizer.js'
+import type { ResolvedOptions } from './txt2img-options.js'
+
+/** What conditioning needs to know of the models. */
+export interface TextTraits {
+  readonly xl: boolean
+  /** One per text encoder, in order. */
+  readonly tokenizers: readonly ClipTokenizer[]
+  /** Which of the two prompts each encoder reads: 0 `prompt`, 1 `prompt2`. */
+  readonly promptOf: readonly (0 | 1)[]
+  /** SDXL: an absent negative prompt is all zeros, not the encoding of "". */
+  readonly zerosForEmpty: boolean
+}
+
+type NativePrompt = NativeGenerateJob['prompt']
+
+/** Rows are branch-major: the negative prompts first where there is guidance, then the prompts. */
+export const promptInput = (
+  options: ResolvedOptions,
+  guided: boolean,
+  traits: TextTraits,
+  warn: (message: string) => void
+): NativePrompt => {
+  const rows = options.prompts.length * (guided ? 2 : 1)
+  const skip = (options.clipSkip ?? 0) + (traits.xl ? 1 : 0)
+  const base = { rows, chunks: 1, length: 77, encoders: [], skip, normSkipped: !traits.xl }
+  if (options.promptEmbeds) return { ...base, ...givenEmbeds(options, guided, traits.xl) }
+
+  const empty = (): string[] => options.prompts.map(() => '')
+  const tokenized = traits.tokenizers.map((tokenizer, i) => {
+    const second = traits.promptOf[i] === 1
+    const negative = (second ? options.negativePrompts2 : options.negativePrompts) ?? empty()
+    const texts = [...(guided ? negative : []), ...(second ? options.prompts2 : options.prompts)]
+    const all = texts.map((text) => tokenizePrompt(tokenizer, text, { weights: options.promptWeighting }))
+    for (const t of new Set(all.map((t) => t.warning))) if (t) warn(t)
+    return all
+  })
+  // Both encoders must see the same number of chunks, for their states lie side by side.
+  const chunks = Math.max(...tokenized.flat().map((t) => t.chunks))
+  const length = tokenized[0]![0]!.length
+  const encoders = tokenized.map((all, i) => {
+    if (all[0]!.length !== length)
+      throw invalidArgument('the tokenizers', `one length for both text encoders (${length})`, all[0]!.length)
+    const longest = { ...all[0]!, chunks }
+    const equal = equalizeChunks(traits.tokenizers[i]!, [longest, ...all]).slice(1)
+    const ids = new Int32Array(rows * chunks * length)
+    equal.forEach((t, r) => ids.set(t.ids, r * chunks * length))
+    if (!equal.some((t) => t.weighted)) return { ids }
+    const weights = new Float32Array(ids.length)
+    equal.forEach((t, r) => weights.set(t.weights, r * chunks * length))
+    return { ids, weights }
+  })
+  const zero = guided && traits.zerosForEmpty && options.negativePrompts === undefined
+  const zeroRows = zero ? Array.from({ length: rows }, (_, r) => r < options.prompts.length) : undefined
+  return { ...base, chunks, length, encoders, zeroRows }
+}
+
+const stacked = (parts: readonly Tensor[]): Tensor => {
+  const shape = [parts.reduce((n, t) => n + t.shape[0]!, 0), ...parts[0]!.shape.slice(1)]
+  const data = new Float32Array(shape.reduce((a, b) => a * b, 1))
+  let at = 0
+  for (const t of parts) {
+    data.set(t.data, at)
+    at += t.data.length
+  }
+  return { data, shape }
+}
+
+const givenEmbeds = (o: ResolvedOptions, guided: boolean, xl: boolean): Pick<NativePrompt, 'embeds' | 'pooled'> => {
+  const positive = checkTensor('promptEmbeds', o.promptEmbeds, [null, null, null])
+  const [count, tokens, width] = positive.shape as [number, number, number]
+  const parts = [positive]
+  if (guided) parts.unshift(checkTensor('negativePromptEmbeds', o.negativePromptEmbeds, [count, tokens, width]))
+  if (!xl) return { embeds: stacked(parts) }
+  const pooled = [checkTensor('pooledPromptEmbeds', o.pooledPromptEmbeds, [count, null])]
+  if (guided) pooled.unshift(checkTensor('negativePooledPromptEmbeds', o.negativePooledPromptEmbeds, [count, pooled[0]!.shape[1]!]))
+  return { embeds: stacked(parts), pooled: stacked(pooled) }
+}
+
+/** SDXL's micro-conditions (Podell et al. 2023, section 2.2), a row of six per prompt row; sizes are [height, width]. */
+export const timeIds = (o: ResolvedOptions, guided: boolean): Float32Array => {
+  const size = [o.height, o.width] as const
+  const positive = [...(o.originalSize ?? size), ...(o.cropsCoordsTopLeft ?? [0, 0]), ...(o.targetSize ?? size)]
+  // As diffusers: the negative ones count only where both sizes are given.
+  const negative =
+    o.negativeOriginalSize && o.negativeTargetSize
+      ? [...o.negativeOriginalSize, ...(o.negativeCropsCoordsTopLeft ?? [0, 0]), ...o.negativeTargetSize]
+      : positive
+  const rows = [...(guided ? o.prompts.map(() => negative) : []), ...o.prompts.map(() => positive)]
+  return Float32Array.from(rows.flat())
+}
+
+/** Embedding of the guidance scale for guidance-distilled models (Meng et al. 2022; diffusers get_guidance_scale_embedding). */
+export const guidanceEmbedding = (guidanceScale: number, width: number): Float32Array => {
+  const w = (guidanceScale - 1) * 1000
+  const half = Math.floor(width / 2)
+  const out = new Float32Array(width)
+  for (let i = 0; i < half; i++) {
+    const angle = w * Math.exp((-Math.log(10000) * i) / (half - 1))
+    out[i] = Math.sin(angle)
+    out[half + i] = Math.cos(angle)
+  }
+  return out
+}

@@ -1,0 +1,34 @@
+import { readFileSync } from 'node:fs'
+import { availableParallelism, cpus, totalmem } from 'node:os'
+import { join } from 'node:path'
+import { native, packageRoot } from './binding.js'
+
+export interface Inspection {
+  readonly version: string
+  readonly node: string
+  readonly platform: string
+  readonly cpu: { readonly model: string; readonly threads: number; readonly memory: number }
+  /** What computes: instruction set and threads. */
+  readonly backend: string
+  /** In order of preference; NODE_DIFFUSION_CPU forces one. */
+  readonly isas: readonly { readonly name: string; readonly description: string; readonly compiled: boolean; readonly supported: boolean }[]
+  /** GPUs, or why there are none. */
+  readonly cuda: null
+  readonly cudaReason: string
+}
+
+/** What this installation runs on. @throws DiffusionError ERR_ND_NO_BINARY */
+export const inspect = (): Inspection => {
+  const { isas, backend, cuda, cudaReason } = native().inspect()
+  const { version } = JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string }
+  return {
+    version,
+    node: process.version,
+    platform: `${process.platform}-${process.arch}`,
+    cpu: { model: cpus()[0]?.model ?? 'unknown', threads: availableParallelism(), memory: totalmem() },
+    backend,
+    isas,
+    cuda,
+    cudaReason
+  }
+}

@@ -1,0 +1,264 @@
+import { existsSync } from 'node:fs'
+import { basename, join } from 'node:path'
+import { native, packageRoot, translating, translatingSync, type NativeSession } from './binding.js'
+import { disposedError, TextEncoder, UNet, Vae } from './components.js'
+import { DiffusionError, invalidArgument, unsupported } from './errors.js'
+import { type Component, type ModelFolder, readModelFolder, readVaeFolder } from './models/folder.js'
+import { vaeFactor, type VaeConfig } from './models/vae.js'
+import type { ComponentWeights } from './models/weights.js'
+import { createScheduler, Scheduler } from './schedulers/index.js'
+import { ClipTokenizer } from './tokenizer/clip-tokenizer.js'
+import { type GenerationResult, txt2img, type Txt2ImgModels } from './txt2img.js'
+import { resolveOptions, type StepEvent, type Txt2ImgOptions } from './txt2img-options.js'
+import { integerIn, knownKeys } from './validate.js'
+
+export interface LoadOptions {
+  /** 'auto' (default): the best there is; 'cpu'; 'cuda', 'cuda:1': that one, or an error. */
+  device?: string
+  /** 'auto' (default) or 'float32': what the CPU computes in. Weights keep the file's type. */
+  dtype?: string
+  /** CPU threads; default: the physical cores. */
+  threads?: number
+  /** Instead of the model's own: an instance, a diffusers class name or an AUTOMATIC1111 label. */
+  scheduler?: Scheduler | string
+  /** Folder of another AutoencoderKL. */
+  vae?: string
+  /** Take *.VARIANT.safetensors. */
+  variant?: string
+  /** Ends the loading between two components. */
+  signal?: AbortSignal
+  onProgress?: (event: { component: string; loaded: number; total: number }) => void
+}
+
+const known: readonly (keyof LoadOptions)[] = ['device', 'dtype', 'threads', 'scheduler', 'vae', 'variant', 'signal', 'onProgress']
+
+/** What `for await (const e of pipe.stream(…))` yields: the steps, and at the end the result. */
+export type StreamEvent = ({ readonly type: 'step' } & StepEvent) | { readonly type: 'result'; readonly result: GenerationResult }
+
+/**
+ * A text-to-image model, loaded and ready. Calls may overlap: they run one after another, in order.
+ * Dispose of it when done: `await pipe.dispose()`, or `await using pipe = …`.
+ */
+export class Pipeline {
+  /** 'cpu' or 'cuda:0', and why 'auto' chose it. */
+  readonly device: string
+  readonly deviceReason: string
+  /** What came up while loading; told once, here. */
+  readonly warnings: readonly string[]
+  readonly tokenizer: ClipTokenizer
+  readonly tokenizer2: ClipTokenizer | undefined
+  readonly textEncoder: TextEncoder
+  /** SDXL's second one. */
+  readonly textEncoder2: TextEncoder | undefined
+  readonly unet: UNet
+  readonly vae: Vae
+  private current: Scheduler
+  private disposed: Promise<void> | undefined
+
+  private constructor(
+    private readonly native: NativeSession,
+    private readonly folder: ModelFolder,
+    vae: VaeConfig,
+    tokenizers: readonly ClipTokenizer[],
+    choice: { device: string; reason: string },
+    scheduler: Scheduler,
+    private readonly name: string
+  ) {
+    const owner = { session: () => this.session() }
+    const encoders = loadedEncoders(folder).map((e, i) => new TextEncoder(owner, i, { ...e.config }, e.config.maxPositions))
+    this.device = choice.device
+    this.deviceReason = choice.reason
+    this.warnings = [...folder.warnings, ...scheduler.warnings]
+    this.tokenizer = tokenizers[0]!
+    this.tokenizer2 = tokenizers[1]
+    this.textEncoder = encoders[0]!
+    this.textEncoder2 = encoders[1]
+    this.unet = new UNet(owner, { ...folder.unet.config }, folder.unet.config.inChannels)
+    this.vae = new Vae(owner, { ...vae }, { picture: vae.inChannels, latent: vae.latentChannels }, vaeFactor(vae))
+    this.current = scheduler
+  }
+
+  /**
+   * Loads a model: a folder in the diffusers layout, or 'postcard', the bundled one.
+   * @throws DiffusionError ERR_ND_MODEL_NOT_FOUND, ERR_ND_MODEL_FORMAT, ERR_ND_UNSUPPORTED, ERR_ND_INVALID_ARGUMENT,
+   *   ERR_ND_CUDA_UNAVAILABLE, ERR_ND_OUT_OF_MEMORY, ERR_ND_NO_BINARY; signal.reason
+   */
+  static async fromPretrained(source: string, options: LoadOptions = {}): Promise<Pipeline> {
+    knownKeys('fromPretrained', options, known)
+    const { signal } = options
+    if (signal !== undefined && !(signal instanceof AbortSignal)) throw invalidArgument('signal', 'an AbortSignal', signal)
+    signal?.throwIfAborted()
+    const choice = chooseDevice(options.device ?? 'auto', options.dtype ?? 'auto')
+    const threads = options.threads === undefined ? 0 : integerIn('threads', options.threads, 1, 1024)
+    const path = resolveSource(source)
+    const reading = { readHeader: headerNames, ...(options.variant === undefined ? {} : { variant: options.variant }) }
+    const folder = await readModelFolder(path, reading)
+    const vae = options.vae === undefined ? folder.vae : await readVaeFolder(options.vae, { readHeader: headerNames })
+    if (vae.config.latentChannels !== folder.unet.config.inChannels || folder.unet.config.outChannels !== folder.unet.config.inChannels)
+      throw unsupported(
+        `${path}: expected a UNet from ${vae.config.latentChannels} to ${vae.config.latentChannels} channels, as the VAE's latents have, ` +
+          `but this one goes from ${folder.unet.config.inChannels} to ${folder.unet.config.outChannels}: only text-to-image models are supported`
+      )
+    const scheduler = chooseScheduler(options.scheduler, folder)
+    const tokenizers = [folder.tokenizer, folder.tokenizer2].filter((t) => t !== null).map((t) => ClipTokenizer.fromFolder(t))
+
+    const session = translatingSync(() => new (native().Session)({ device: choice.device, threads }))
+    const parts: [kind: 'textEncoder' | 'unet' | 'vae', component: Component<object>][] = [
+      ...loadedEncoders(folder).map((e) => ['textEncoder', e] as ['textEncoder', Component<object>]),
+      ['unet', folder.unet],
+      ['vae', vae]
+    ]
+    try {
+      for (const [i, [kind, component]] of parts.entries()) {
+        signal?.throwIfAborted()
+        await loadComponent(session, kind, component.config, component.weights)
+        options.onProgress?.({ component: kind, loaded: i + 1, total: parts.length })
+      }
+    } catch (error) {
+      await session.unload()
+      throw error
+    }
+    return new Pipeline(session, folder, vae.config, tokenizers, choice, scheduler, basename(path))
+  }
+
+  get scheduler(): Scheduler {
+    return this.current
+  }
+  set scheduler(value: Scheduler | string) {
+    this.current = typeof value === 'string' ? createScheduler(value, this.current.toJSON()) : checkScheduler(value)
+  }
+
+  /** Text to image. @throws DiffusionError; signal.reason when aborted; what onStep throws */
+  async txt2img(options: Txt2ImgOptions): Promise<GenerationResult> {
+    this.session()
+    const models = this.models()
+    if (options.scheduler !== undefined && typeof options.scheduler !== 'string') checkScheduler(options.scheduler)
+    return txt2img(resolveOptions(options, models), models)
+  }
+
+  /** The same call as an iterator over its steps; leaving the loop early ends it. */
+  async *stream(task: 'txt2img', options: Txt2ImgOptions): AsyncGenerator<StreamEvent, void, undefined> {
+    if (task !== 'txt2img') throw invalidArgument('task', "'txt2img'", task)
+    const queue: StreamEvent[] = []
+    let wake = (): void => {}
+    let failure: { error: unknown } | undefined
+    let done = false
+    const stop = new AbortController()
+    const signal = options.signal ? AbortSignal.any([options.signal, stop.signal]) : stop.signal
+    const onStep = (event: StepEvent): void => {
+      options.onStep?.(event)
+      queue.push({ type: 'step', ...event })
+      wake()
+    }
+    const run = this.txt2img({ ...options, signal, onStep })
+      .then((result) => void queue.push({ type: 'result', result }))
+      .catch((error: unknown) => void (failure = { error }))
+      .finally(() => {
+        done = true
+        wake()
+      })
+    try {
+      for (;;) {
+        while (queue.length) yield queue.shift()!
+        if (failure) throw failure.error
+        if (done) return
+        await new Promise<void>((resolve) => (wake = resolve))
+      }
+    } finally {
+      stop.abort()
+      await run
+    }
+  }
+
+  /** Bytes held: laid-out weights, and the arena of activations. */
+  async memory(): Promise<{ weights: number; activations: number }> {
+    return translating(this.session().memory())
+  }
+
+  /** Time per operation since the last call; `on` starts or stops measuring. For benches. */
+  async profile(on: boolean): Promise<{ operation: string; seconds: number; flops: number; calls: number }[]> {
+    return translating(this.session().profile(on))
+  }
+
+  /** Ends the pipeline once the calls before have run, and frees its memory. Later calls reject with ERR_ND_DISPOSED. */
+  dispose(): Promise<void> {
+    this.disposed ??= translating(this.native.unload())
+    return this.disposed
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose()
+  }
+
+  private session(): NativeSession {
+    if (this.disposed) throw disposedError()
+    return this.native
+  }
+
+  private models(): Txt2ImgModels {
+    const { folder } = this
+    const unet = folder.unet.config
+    const xl = folder.className === 'StableDiffusionXLPipeline'
+    const sample = unet.sampleSize
+    return {
+      session: this.native,
+      scheduler: this.current,
+      name: this.name,
+      xl,
+      factor: this.vae.factor,
+      defaultSize: { width: (sample?.width ?? 64) * this.vae.factor, height: (sample?.height ?? 64) * this.vae.factor },
+      latentChannels: unet.inChannels,
+      timeCondWidth: unet.timeCondWidth,
+      trainTimesteps: this.current.config.numTrainTimesteps,
+      tokenizers: [this.tokenizer, ...(this.tokenizer2 ? [this.tokenizer2] : [])],
+      // SDXL's second encoder reads prompt2, also where it is the only one.
+      promptOf: xl ? (folder.textEncoder ? [0, 1] : [1]) : [0],
+      zerosForEmpty: xl && folder.forceZerosForEmptyPrompt
+    }
+  }
+}
+
+const headerNames = (path: string): { names: string[] } => {
+  const header = translatingSync(() => native().readHeader(path))
+  return { names: header.tensors.map((t) => t.name) }
+}
+
+const loadedEncoders = (folder: ModelFolder) => [folder.textEncoder, folder.textEncoder2].filter((e) => e !== null)
+
+const loadComponent = (session: NativeSession, kind: 'textEncoder' | 'unet' | 'vae', config: object, weights: ComponentWeights): Promise<void> =>
+  translating(session.load(kind, config, weights.files, weights.tensors.map((t) => [t.name, t.file, t.stored] as const)))
+
+const resolveSource = (source: unknown): string => {
+  if (typeof source !== 'string' || source === '') throw invalidArgument('source', "a model folder's path or 'postcard'", source)
+  if (source === 'postcard' && !existsSync(source)) return join(packageRoot, 'models', 'postcard')
+  if (/\.(ckpt|pt|pth|bin)$/.test(source))
+    throw unsupported(`${source}: pickled weights can run code and are not loaded; convert the model with diffusers' save_pretrained(folder, safe_serialization=True)`)
+  if (source.endsWith('.safetensors'))
+    throw unsupported(`${source}: single-file checkpoints are not supported yet; convert it to a folder with diffusers' from_single_file(…).save_pretrained(folder)`)
+  if (!existsSync(source) && /^[\w.-]+\/[\w.-]+$/.test(source))
+    throw new DiffusionError(
+      'ERR_ND_MODEL_NOT_FOUND',
+      `${source}: expected an existing folder; downloads from the hub are not supported yet: fetch it with \`hf download ${source}\` and give the folder's path`
+    )
+  return source
+}
+
+const chooseDevice = (device: string, dtype: string): { device: string; reason: string } => {
+  if (!/^(auto|cpu|cuda(:\d+)?)$/.test(device)) throw invalidArgument('device', "'auto', 'cpu', 'cuda' or 'cuda:N'", device)
+  if (!['auto', 'float32', 'float16', 'bfloat16'].includes(dtype)) throw invalidArgument('dtype', "'auto' or 'float32'", dtype)
+  const { cudaReason } = native().inspect()
+  if (device.startsWith('cuda')) throw new DiffusionError('ERR_ND_CUDA_UNAVAILABLE', `Expected a CUDA device for '${device}' but ${cudaReason}; use device 'auto' or 'cpu'`)
+  if (dtype === 'float16' || dtype === 'bfloat16') throw unsupported(`dtype '${dtype}' is not supported on the CPU, which computes in float32; use 'auto'`)
+  return { device: 'cpu', reason: device === 'cpu' ? 'asked for' : `no CUDA: ${cudaReason}` }
+}
+
+const checkScheduler = (value: unknown): Scheduler => {
+  if (!(value instanceof Scheduler)) throw invalidArgument('scheduler', 'a scheduler instance, class name or label', value)
+  return value
+}
+
+const chooseScheduler = (choice: Scheduler | string | undefined, folder: ModelFolder): Scheduler => {
+  const config = { ...folder.scheduler.config, _class_name: folder.scheduler.className }
+  if (choice === undefined) return createScheduler(config)
+  return typeof choice === 'string' ? createScheduler(choice, config) : checkScheduler(choice)
+}

@@ -1,0 +1,197 @@
+/** The options of txt2img: their meaning, defaults and checks. */
+import { invalidArgument } from './errors.js'
+import type { DiffusionImage } from './image.js'
+import type { Scheduler } from './schedulers/index.js'
+import type { Tensor } from './tensor.js'
+import { bool, finite, integerIn, knownKeys, oneOf, pairOfIntegers, seedOf } from './validate.js'
+
+/** diffusers' arguments in camelCase (num_inference_steps is `steps`, num_images_per_prompt is `count`, generator is `seed`). */
+export interface Txt2ImgOptions {
+  /** Several prompts make one batch. */
+  prompt?: string | readonly string[]
+  /** One for all, or one per prompt; default empty. */
+  negativePrompt?: string | readonly string[]
+  /** SDXL: the prompt of the second text encoder; default `prompt`. */
+  prompt2?: string | readonly string[]
+  negativePrompt2?: string | readonly string[]
+  /** Multiples of 8; default: what the model was trained on. */
+  width?: number
+  height?: number
+  /** UNet evaluations that count, 1..1000; default 50. */
+  steps?: number
+  /** Own timesteps or sigmas instead of `steps`, for schedulers that take them. */
+  timesteps?: readonly number[]
+  sigmas?: readonly number[]
+  /** How strongly to follow the prompt; ≤ 1 is without guidance; default 7.5 (SDXL 5). */
+  guidanceScale?: number
+  /** Against over-exposure (Lin et al. 2023), 0..1; default 0. */
+  guidanceRescale?: number
+  /**
+   * One seed is one generator continued over all images, as in diffusers; an array has one generator per image.
+   * Default: a random one, to be read in the result.
+   */
+  seed?: number | bigint | readonly (number | bigint)[]
+  /** Images per prompt; default 1. */
+  count?: number
+  /** How many of the last text layers to leave out; default none (SDXL always leaves one out and counts from there). */
+  clipSkip?: number
+  /** DDIM's η, 0..1. Schedulers without it ignore it, as in diffusers. */
+  eta?: number
+  /** For this call: an instance, a diffusers class name or an AUTOMATIC1111 label. Default: the pipeline's. */
+  scheduler?: Scheduler | string
+  /** Whose noise a seed means: PyTorch on the CPU (default) or on a CUDA device. */
+  rng?: 'cpu' | 'cuda'
+  /** The initial noise [images, channels, height / factor, width / factor] instead of a draw. */
+  latents?: Tensor
+  /** Text embeddings [prompts, tokens, width] instead of prompts; negative ones are needed with guidance. */
+  promptEmbeds?: Tensor
+  negativePromptEmbeds?: Tensor
+  /** SDXL: they come with pooled ones, [prompts, width]. */
+  pooledPromptEmbeds?: Tensor
+  negativePooledPromptEmbeds?: Tensor
+  /** AUTOMATIC1111's prompt syntax and prompts of any length; default false: diffusers cuts at 77 tokens. */
+  promptWeighting?: boolean
+  /** SDXL's size conditions, [height, width] or [top, left] in pixels; default the picture's size and 0, 0. */
+  originalSize?: readonly [number, number]
+  cropsCoordsTopLeft?: readonly [number, number]
+  targetSize?: readonly [number, number]
+  negativeOriginalSize?: readonly [number, number]
+  negativeCropsCoordsTopLeft?: readonly [number, number]
+  negativeTargetSize?: readonly [number, number]
+  /** SDXL: stop at this share (between 0 and 1) of the denoising, for a refiner to go on. */
+  denoisingEnd?: number
+  /** 'image' (default), or 'latent': only latents, no decoding. */
+  outputType?: 'image' | 'latent'
+  /** Ends the call within one UNet evaluation; its promise rejects with signal.reason. */
+  signal?: AbortSignal
+  /** Decoded previews of the predicted original: after every step, or every n. */
+  preview?: boolean | { every: number }
+  /** Step events carry latents, predictedNoise and predictedOriginal; default false. */
+  stepLatents?: boolean
+  onStep?: (event: StepEvent) => void
+}
+
+export interface StepEvent {
+  /** Steps done, 1..steps. */
+  readonly step: number
+  readonly steps: number
+  readonly timestep: number
+  /** With stepLatents: [images, C, h, w]. `predictedNoise` is the model's output after guidance, in the model's own terms (v for v-prediction). */
+  readonly latents?: Tensor
+  readonly predictedNoise?: Tensor
+  readonly predictedOriginal?: Tensor
+  /** With preview: the predicted original, decoded; `image` is the first. */
+  readonly image?: DiffusionImage
+  readonly images?: readonly DiffusionImage[]
+}
+
+const known: readonly (keyof Txt2ImgOptions)[] = [
+  'prompt', 'negativePrompt', 'prompt2', 'negativePrompt2', 'width', 'height', 'steps', 'timesteps', 'sigmas', 'guidanceScale',
+  'guidanceRescale', 'seed', 'count', 'clipSkip', 'eta', 'scheduler', 'rng', 'latents', 'promptEmbeds', 'negativePromptEmbeds',
+  'pooledPromptEmbeds', 'negativePooledPromptEmbeds', 'promptWeighting', 'originalSize', 'cropsCoordsTopLeft', 'targetSize',
+  'negativeOriginalSize', 'negativeCropsCoordsTopLeft', 'negativeTargetSize', 'denoisingEnd', 'outputType', 'signal', 'preview',
+  'stepLatents', 'onStep'
+]
+
+/** What the checks need to know of the pipeline. */
+export interface PipelineTraits {
+  readonly xl: boolean
+  /** Width and height when none is asked for. */
+  readonly defaultSize: { readonly width: number; readonly height: number }
+  /** Picture pixels per latent pixel. */
+  readonly factor: number
+}
+
+/** Options with defaults filled in and everything checked that needs no model. */
+export interface ResolvedOptions extends Omit<Txt2ImgOptions, 'prompt' | 'negativePrompt' | 'seed' | 'preview'> {
+  readonly prompts: readonly string[]
+  readonly negativePrompts: readonly string[] | undefined
+  readonly prompts2: readonly string[]
+  readonly negativePrompts2: readonly string[] | undefined
+  readonly width: number
+  readonly height: number
+  readonly steps: number
+  readonly guidanceScale: number
+  readonly guidanceRescale: number
+  readonly count: number
+  /** prompts × count. */
+  readonly batch: number
+  readonly seeds: readonly bigint[]
+  readonly rng: 'cpu' | 'cuda'
+  readonly promptWeighting: boolean
+  readonly outputType: 'image' | 'latent'
+  readonly previewEvery: number
+  readonly stepLatents: boolean
+}
+
+const texts = (name: string, value: unknown, count?: number): string[] => {
+  const list = Array.isArray(value) ? (value as unknown[]) : [value]
+  if (list.length === 0 || !list.every((t) => typeof t === 'string')) throw invalidArgument(name, 'a string or an array of strings', value)
+  if (count !== undefined && list.length === 1) return Array<string>(count).fill(list[0] as string)
+  if (count !== undefined && list.length !== count) throw invalidArgument(name, `one string or as many as prompts (${count})`, value)
+  return list as string[]
+}
+
+const size = (name: string, value: unknown, multiple: number): number => {
+  const n = integerIn(name, value, multiple, 8192)
+  if (n % multiple !== 0) throw invalidArgument(name, `a multiple of ${multiple}`, value)
+  return n
+}
+
+const randomSeed = (): bigint => BigInt(Math.floor(Math.random() * 2 ** 32))
+
+export const resolveOptions = (o: Txt2ImgOptions, traits: PipelineTraits): ResolvedOptions => {
+  if (typeof o !== 'object' || o === null) throw invalidArgument('options', 'an object', o)
+  knownKeys('txt2img', o, known)
+  if (o.promptEmbeds ? o.prompt !== undefined : o.prompt === undefined)
+    throw invalidArgument('prompt', 'a prompt, or promptEmbeds, and not both', o.prompt)
+  const prompts = o.promptEmbeds ? Array<string>(o.promptEmbeds.shape[0] ?? 1).fill('') : texts('prompt', o.prompt)
+  const negativePrompts = o.negativePrompt === undefined ? undefined : texts('negativePrompt', o.negativePrompt, prompts.length)
+  const xlOnly = [
+    'prompt2', 'negativePrompt2', 'originalSize', 'cropsCoordsTopLeft', 'targetSize', 'negativeOriginalSize',
+    'negativeCropsCoordsTopLeft', 'negativeTargetSize', 'denoisingEnd', 'pooledPromptEmbeds', 'negativePooledPromptEmbeds'
+  ] as const
+  if (!traits.xl)
+    for (const name of xlOnly)
+      if (o[name] !== undefined) throw invalidArgument(name, 'nothing (only SDXL pipelines have it)', o[name])
+  for (const name of ['originalSize', 'cropsCoordsTopLeft', 'targetSize', 'negativeOriginalSize', 'negativeCropsCoordsTopLeft', 'negativeTargetSize'] as const)
+    if (o[name] !== undefined) pairOfIntegers(name, o[name])
+
+  const multiple = Math.max(8, traits.factor)
+  const count = integerIn('count', o.count ?? 1, 1, 1024)
+  const batch = prompts.length * count
+  const given = o.seed === undefined ? randomSeed() : o.seed
+  const seeds = Array.isArray(given) ? given.map((s, i) => seedOf(`seed[${i}]`, s)) : [seedOf('seed', given)]
+  if (Array.isArray(given) && seeds.length !== batch) throw invalidArgument('seed', `one seed or one per image (${batch})`, given)
+  if (o.timesteps && o.sigmas) throw invalidArgument('timesteps', 'timesteps or sigmas, not both', o.timesteps)
+  const list = o.timesteps ?? o.sigmas
+  if (list && (!Array.isArray(list) || list.length === 0 || !list.every((v) => Number.isFinite(v))))
+    throw invalidArgument(o.timesteps ? 'timesteps' : 'sigmas', 'an array of finite numbers', list)
+  if (o.signal !== undefined && !(o.signal instanceof AbortSignal)) throw invalidArgument('signal', 'an AbortSignal', o.signal)
+  if (o.onStep !== undefined && typeof o.onStep !== 'function') throw invalidArgument('onStep', 'a function', o.onStep)
+  if (o.eta !== undefined) finite('eta', o.eta, 0, 1)
+  if (o.clipSkip !== undefined) integerIn('clipSkip', o.clipSkip, 0, 100)
+  if (o.denoisingEnd !== undefined && !(finite('denoisingEnd', o.denoisingEnd, 0, 1) > 0 && o.denoisingEnd < 1))
+    throw invalidArgument('denoisingEnd', 'a number between 0 and 1', o.denoisingEnd)
+
+  return {
+    ...o,
+    prompts,
+    negativePrompts,
+    prompts2: o.prompt2 === undefined ? prompts : texts('prompt2', o.prompt2, prompts.length),
+    negativePrompts2: o.negativePrompt2 === undefined ? negativePrompts : texts('negativePrompt2', o.negativePrompt2, prompts.length),
+    width: size('width', o.width ?? traits.defaultSize.width, multiple),
+    height: size('height', o.height ?? traits.defaultSize.height, multiple),
+    steps: list ? list.length : integerIn('steps', o.steps ?? 50, 1, 1000),
+    guidanceScale: finite('guidanceScale', o.guidanceScale ?? (traits.xl ? 5 : 7.5)),
+    guidanceRescale: finite('guidanceRescale', o.guidanceRescale ?? 0, 0, 1),
+    count,
+    batch,
+    seeds,
+    rng: oneOf('rng', o.rng ?? 'cpu', ['cpu', 'cuda']),
+    promptWeighting: bool('promptWeighting', o.promptWeighting ?? false),
+    outputType: oneOf('outputType', o.outputType ?? 'image', ['image', 'latent']),
+    previewEvery: typeof o.preview === 'object' ? integerIn('preview.every', o.preview?.every, 1, 1000) : bool('preview', o.preview ?? false) ? 1 : 0,
+    stepLatents: bool('stepLatents', o.stepLatents ?? false)
+  }
+}

@@ -1,0 +1,186 @@
+/** One text-to-image call: options → plan and conditions → native job → pictures. */
+import { native, translated, type NativeGenerateJob, type NativeSession, type NativeStepEvent } from './binding.js'
+import { guidanceEmbedding, promptInput, timeIds, type TextTraits } from './conditions.js'
+import { invalidArgument } from './errors.js'
+import { DiffusionImage } from './image.js'
+import { formatParameters } from './infotext.js'
+import { createScheduler, type Scheduler } from './schedulers/index.js'
+import type { StepPlan } from './step-plan.js'
+import { checkTensor, type Tensor } from './tensor.js'
+import type { PipelineTraits, ResolvedOptions, StepEvent } from './txt2img-options.js'
+
+export interface GenerationResult {
+  /** prompts × count pictures; empty with outputType 'latent'. */
+  readonly images: readonly DiffusionImage[]
+  /** [images, channels, height / factor, width / factor], as the step loop left them. */
+  readonly latents: Tensor
+  /**
+   * Per image, the seed that alone repaints it; null where there is none: all but the first image of a batch from one
+   * seed, and that too where the scheduler draws noise on the way.
+   */
+  readonly seeds: readonly (number | bigint | null)[]
+  /** Seconds. */
+  readonly timings: { readonly text: number; readonly denoise: number; readonly decode: number; readonly total: number }
+  /** What the caller should know: text that was cut off, options that a scheduler ignores. */
+  readonly warnings: readonly string[]
+}
+
+/** What a call needs of its pipeline. */
+export interface Txt2ImgModels extends PipelineTraits, TextTraits {
+  readonly session: NativeSession
+  readonly scheduler: Scheduler
+  readonly latentChannels: number
+  readonly timeCondWidth: number
+  readonly trainTimesteps: number
+  /** For the pictures' `parameters` text. */
+  readonly name: string
+}
+
+const plainSeed = (seed: bigint): number | bigint => (seed <= Number.MAX_SAFE_INTEGER ? Number(seed) : seed)
+
+/** Rows up to the share `end` of the denoising, by timesteps, as diffusers cuts them. */
+const cutPlan = (plan: StepPlan, end: number, trainTimesteps: number): StepPlan => {
+  const cutoff = Math.round(trainTimesteps - end * trainTimesteps)
+  return { ...plan, rows: plan.rows.filter((row) => row.timestep >= cutoff) }
+}
+
+const compile = (o: ResolvedOptions, scheduler: Scheduler, guided: boolean, trainTimesteps: number): StepPlan => {
+  const own = o.timesteps ? { timesteps: o.timesteps } : o.sigmas ? { sigmas: o.sigmas } : {}
+  let plan = scheduler.plan(o.steps, { ...own, ...(o.eta === undefined ? {} : { eta: o.eta }) })
+  if (o.denoisingEnd !== undefined) plan = cutPlan(plan, o.denoisingEnd, trainTimesteps)
+  return guided ? { ...plan, rows: plan.rows.map((row) => ({ ...row, guidance: [o.guidanceScale] })) } : plan
+}
+
+export const txt2img = async (o: ResolvedOptions, models: Txt2ImgModels): Promise<GenerationResult> => {
+  const started = performance.now()
+  const warnings: string[] = []
+  o.signal?.throwIfAborted()
+
+  // 1. What to run: guidance is on where the scale exceeds 1 and the model has not learnt it.
+  const guided = o.guidanceScale > 1 && models.timeCondWidth === 0
+  const scheduler = typeof o.scheduler === 'string' ? createScheduler(o.scheduler, models.scheduler.toJSON()) : (o.scheduler ?? models.scheduler)
+  const plan = compile(o, scheduler, guided, models.trainTimesteps)
+  warnings.push(...(scheduler === models.scheduler ? [] : scheduler.warnings))
+  const latentHeight = Math.floor(o.height / models.factor)
+  const latentWidth = Math.floor(o.width / models.factor)
+  if (o.latents) checkTensor('latents', o.latents, [o.batch, models.latentChannels, latentHeight, latentWidth])
+
+  const job: NativeGenerateJob = {
+    prompt: promptInput(o, guided, models, (message) => warnings.push(message)),
+    branches: guided ? 2 : 1,
+    prompts: o.prompts.length,
+    imagesPerPrompt: o.count,
+    latentHeight,
+    latentWidth,
+    timeIds: models.xl ? timeIds(o, guided) : undefined,
+    timeCond: models.timeCondWidth > 0 ? guidanceEmbedding(o.guidanceScale, models.timeCondWidth) : undefined,
+    plan,
+    guidanceRescale: guided ? o.guidanceRescale : 0,
+    seeds: [...o.seeds],
+    rng: o.rng,
+    latents: o.latents?.data,
+    decode: o.outputType === 'image',
+    stepLatents: o.stepLatents,
+    previewEvery: o.previewEvery
+  }
+
+  // 2. Run it. A listener that throws ends the call with its error.
+  let thrown: { error: unknown } | undefined
+  const listener = o.onStep
+  const onStep = (event: NativeStepEvent): void => {
+    if (thrown || o.signal?.aborted) return
+    try {
+      listener?.(stepEvent(event, o))
+    } catch (error) {
+      thrown = { error }
+      running.abort()
+    }
+  }
+  const running = models.session.generate(job, listener ? onStep : undefined)
+  const abort = (): void => running.abort()
+  o.signal?.addEventListener('abort', abort, { once: true })
+  let result
+  try {
+    result = await running.promise
+  } catch (error) {
+    o.signal?.throwIfAborted()
+    throw thrown ? thrown.error : translated(error)
+  } finally {
+    o.signal?.removeEventListener('abort', abort)
+  }
+  if (thrown) throw thrown.error
+
+  // 3. The pictures.
+  const seeds = imageSeeds(o, plan)
+  const images = o.outputType === 'latent' ? [] : split(result.pixels, result.width, result.height)
+  images.forEach((image, i) => {
+    image.parameters = parametersText(o, scheduler, models, i, seeds[i] ?? null)
+  })
+  return { images, latents: result.latents, seeds, warnings, timings: { ...result.timings, total: (performance.now() - started) / 1000 } }
+}
+
+/** A batch's RGB bytes [images, height, width, 3] as pictures. */
+const split = (pixels: Uint8Array, width: number, height: number): DiffusionImage[] => {
+  const each = width * height * 3
+  return Array.from({ length: pixels.length / each }, (_, i) => new DiffusionImage({ data: pixels.slice(i * each, (i + 1) * each), width, height }))
+}
+
+const stepEvent = (event: NativeStepEvent, o: ResolvedOptions): StepEvent => {
+  const { step, steps, timestep, latents, predictedNoise, predictedOriginal } = event
+  const images = event.preview ? split(event.preview, o.width, o.height) : undefined
+  return {
+    step,
+    steps,
+    timestep,
+    ...(latents && predictedNoise && predictedOriginal ? { latents, predictedNoise, predictedOriginal } : {}),
+    ...(images ? { images, image: images[0]! } : {})
+  }
+}
+
+const imageSeeds = (o: ResolvedOptions, plan: StepPlan): (number | bigint | null)[] => {
+  if (o.seeds.length === o.batch) return o.seeds.map(plainSeed)
+  const draws = plan.rows.some((row) => row.draws > 0)
+  return Array.from({ length: o.batch }, (_, i) => (i === 0 && !draws && !o.latents ? plainSeed(o.seeds[0]!) : null))
+}
+
+const parametersText = (o: ResolvedOptions, scheduler: Scheduler, models: Txt2ImgModels, image: number, seed: number | bigint | null): string => {
+  const prompt = Math.floor(image / o.count)
+  const label = scheduler.label
+  const other: Record<string, string> = {}
+  if (o.clipSkip !== undefined) other['Clip skip'] = String(o.clipSkip + 1)
+  if (o.rng === 'cpu') other['RNG'] = 'CPU'
+  if (o.eta) other['Eta'] = String(o.eta)
+  if (o.guidanceRescale) other['CFG Rescale'] = String(o.guidanceRescale)
+  if (seed === null) {
+    other['Batch size'] = String(o.batch)
+    other['Batch pos'] = String(image)
+  }
+  return formatParameters({
+    prompt: o.prompts[prompt]!,
+    ...(o.negativePrompts?.[prompt] ? { negativePrompt: o.negativePrompts[prompt]! } : {}),
+    steps: o.steps,
+    sampler: label.sampler,
+    ...(label.scheduleType ? { scheduleType: label.scheduleType } : {}),
+    cfgScale: o.guidanceScale,
+    seed: seed ?? o.seeds[0]!,
+    width: o.width,
+    height: o.height,
+    model: models.name,
+    version: 'node-diffusion',
+    other
+  })
+}
+
+/** Random numbers as torch.randn makes them with `torch.Generator(device).manual_seed(seed)`: successive calls continue. */
+export class Generator {
+  private readonly noise: { randn(n: number): Float32Array }
+  constructor(seed: number | bigint, rng: 'cpu' | 'cuda' = 'cpu') {
+    this.noise = new (native().Noise)(BigInt(seed), rng)
+  }
+  /** Standard normal float32 values of that shape. */
+  randn(shape: readonly number[]): Tensor {
+    const count = shape.reduce((a, b) => a * b, 1)
+    if (!Number.isSafeInteger(count) || count < 0) throw invalidArgument('shape', 'non-negative integers', shape)
+    return { data: this.noise.randn(count), shape }
+  }
+}
