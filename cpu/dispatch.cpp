@@ -104,7 +104,8 @@ const KernelTable& chooseKernels(const std::string& requested) {
   for (const Isa& isa : kIsas) {
     if (!usable(isa)) continue;
     if (name.empty() || name == isa.name) return *isa.table();
-    here += (here.empty() ? "" : ", ") + std::string(isa.name);
+    if (!here.empty()) here += ", ";
+    here += isa.name;
   }
   bool known = false;
   for (const Isa& isa : kIsas) known = known || name == isa.name;

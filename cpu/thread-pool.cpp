@@ -52,7 +52,7 @@ int physicalCores() {
     std::set<std::pair<int, int>> cores;
     for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
       if (!CPU_ISSET(cpu, &mask)) continue;
-      const std::string folder = "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/";
+      const std::string folder = format("/sys/devices/system/cpu/cpu%d/topology/", cpu);
       cores.insert({readNumber(folder + "physical_package_id", 0), readNumber(folder + "core_id", cpu)});
     }
     if (!cores.empty()) return static_cast<int>(cores.size());

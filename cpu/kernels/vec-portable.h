@@ -6,6 +6,10 @@
 
 #include <cstdint>
 
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wpsabi"  // vectors wider than the CPU's are only passed inside this unit
+#endif
+
 namespace nd::ND_ISA {
 
 using Float = float __attribute__((vector_size(4 * ND_PORTABLE_WIDTH)));

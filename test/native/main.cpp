@@ -78,7 +78,7 @@ int main(int argc, char** argv) {
                 message.empty() ? "" : ": ", message.c_str());
     std::fflush(stdout);
   }
-  std::printf("%d tests, %d failed, %d skipped\n", run, failed, skipped);
   if (run == 0) std::printf("no test has such a name\n");
+  std::printf("%d passed, %d failed, %d skipped\n", run - failed - skipped, failed, skipped);
   return failed || run == 0;
 }

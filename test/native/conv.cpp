@@ -1,0 +1,130 @@
+// Convolutions against the reference: kernels, strides, paddings, resizing, skip, epilogues.
+#include "test/native/backends.h"
+#include "test/native/check.h"
+
+namespace nd::test {
+namespace {
+
+struct Case {
+  int64_t b, h, w, c1, c2, n;
+  int kernelH = 3, kernelW = 3, stride = 1, padTop = 1, padLeft = 1;
+  int64_t inputH = 0, inputW = 0;  // 0: not resized
+  int64_t outH = 0, outW = 0;      // 0: with symmetric padding
+  DType dtype = DType::F16;
+  Activation activation = Activation::None;
+  bool channelAdd = false, residual = false, residualIsY = false, strided = false, linearWeight = false;
+};
+
+std::vector<float> run(Backend& backend, Case c) {
+  if (!c.inputH) c.inputH = c.h, c.inputW = c.w;
+  if (!c.outH) {
+    c.outH = (c.inputH + 2 * c.padTop - c.kernelH) / c.stride + 1;
+    c.outW = (c.inputW + 2 * c.padLeft - c.kernelW) / c.stride + 1;
+  }
+  const int64_t channels = c.c1 + c.c2, taps = c.kernelH * c.kernelW, count = c.n * channels * taps;
+  const Shape shape = c.linearWeight ? Shape{c.n, channels} : Shape{c.n, channels, c.kernelH, c.kernelW};
+  const WeightPtr weight = makeWeight(backend, c.linearWeight ? WeightKind::Linear : WeightKind::Conv,
+                                      HostWeight(shape, randomFloats(count, 1), c.dtype));
+  const WeightPtr bias = makeWeight(backend, WeightKind::Vector, HostWeight({c.n}, randomFloats(c.n, 2), DType::F32));
+  const OnBackend x(backend, {c.b, c.h, c.w, c.c1}, randomFloats(c.b * c.h * c.w * c.c1, 3), c.strided ? c.c1 + 5 : 0);
+  const OnBackend skip(backend, {c.b, c.h, c.w, c.c2 ? c.c2 : 1},
+                       randomFloats(c.b * c.h * c.w * (c.c2 ? c.c2 : 1), 4), c.strided ? c.c2 + 3 : 0);
+  const OnBackend y(backend, {c.b, c.outH, c.outW, c.n}, randomFloats(c.b * c.outH * c.outW * c.n, 5));
+  const OnBackend residual(backend, y.tensor().shape, randomFloats(c.b * c.outH * c.outW * c.n, 6));
+  const OnBackend time(backend, {c.b, c.n}, randomFloats(c.b * c.n, 7), c.n + 2);
+  ConvArgs a{weight.get(), bias.get()};
+  a.x = x, a.y = y;
+  if (c.c2) a.skip = &skip;
+  a.kernelH = c.kernelH, a.kernelW = c.kernelW, a.stride = c.stride, a.padTop = c.padTop, a.padLeft = c.padLeft;
+  a.inputH = c.inputH, a.inputW = c.inputW;
+  if (c.channelAdd) a.channelAdd = &time;
+  a.activation = c.activation;
+  if (c.residual) a.residual = c.residualIsY ? &y : &residual;
+  backend.conv2d(a);
+  return y.download();
+}
+
+void compare(const Case& c) {
+  const int64_t k = (c.c1 + c.c2) * c.kernelH * c.kernelW;
+  const std::vector<float> expected = run(reference(), c);
+  for (const Subject& s : subjects())
+    checkClose(run(*s.backend, c), expected, sumTolerance(k, largest(c.dtype)),
+               format("%s conv %dx%d s%d B=%lld %lldx%lld C=%lld+%lld N=%lld", s.isa.c_str(), c.kernelH, c.kernelW,
+                      c.stride, static_cast<long long>(c.b), static_cast<long long>(c.h), static_cast<long long>(c.w),
+                      static_cast<long long>(c.c1), static_cast<long long>(c.c2), static_cast<long long>(c.n)));
+}
+
+}  // namespace
+
+ND_TEST("conv2d: sizes") {
+  for (int64_t h : {1, 2, 5, 9})
+    for (int64_t w : {1, 3, 11})
+      for (int64_t c : {1, 4, 9, 33})
+        for (int64_t n : {1, 4, 17, 40}) compare({2, h, w, c, 0, n});
+}
+
+ND_TEST("conv2d: skip") {
+  for (int64_t c1 : {1, 16, 37})
+    for (int64_t c2 : {1, 5, 64}) compare({2, 5, 7, c1, c2, 19});
+  compare({1, 6, 6, 350, 400, 20});
+}
+
+ND_TEST("conv2d: long channels") {
+  compare({1, 5, 4, 700, 0, 21});
+  compare({2, 9, 11, 128, 0, 70});
+}
+
+ND_TEST("conv2d: strides and paddings") {
+  for (int stride : {1, 2, 3})
+    for (int pad : {0, 1, 2}) compare({2, 9, 11, 6, 0, 10, 3, 3, stride, pad, pad});
+  // The VAE encoder's downsampler: padding only at the bottom and the right.
+  compare({1, 8, 10, 6, 0, 10, 3, 3, 2, 0, 0, 0, 0, 4, 5});
+  compare({1, 9, 7, 6, 0, 10, 3, 3, 2, 0, 0, 0, 0, 5, 4});
+}
+
+ND_TEST("conv2d: kernels") {
+  compare({2, 9, 8, 6, 0, 10, 1, 1, 1, 0, 0});
+  compare({2, 9, 8, 6, 3, 10, 1, 1, 1, 0, 0});
+  compare({2, 9, 8, 6, 0, 10, 1, 1, 2, 0, 0});
+  compare({2, 9, 8, 6, 0, 10, 5, 3, 1, 2, 1});
+  compare({2, 9, 8, 6, 0, 10, 2, 4, 1, 0, 1});
+  compare({1, 14, 14, 3, 0, 10, 7, 7, 7, 0, 0});
+  Case linear{2, 9, 8, 6, 3, 10, 1, 1, 1, 0, 0};
+  linear.linearWeight = true;
+  compare(linear);
+}
+
+ND_TEST("conv2d: resize") {
+  compare({2, 4, 5, 6, 0, 10, 3, 3, 1, 1, 1, 8, 10});
+  compare({2, 4, 5, 6, 4, 10, 3, 3, 1, 1, 1, 9, 11});
+  compare({1, 5, 6, 6, 0, 10, 3, 3, 1, 1, 1, 13, 7});
+  compare({1, 7, 9, 6, 0, 10, 3, 3, 1, 1, 1, 3, 4});
+  compare({1, 4, 4, 6, 0, 10, 1, 1, 1, 0, 0, 8, 8});
+}
+
+ND_TEST("conv2d: epilogues") {
+  for (Activation a : {Activation::None, Activation::Silu, Activation::Gelu, Activation::QuickGelu}) {
+    Case c{3, 5, 5, 20, 0, 21};
+    c.activation = a;
+    compare(c);
+    c.channelAdd = true;
+    compare(c);
+    c.residual = true;
+    compare(c);
+    c.residualIsY = true;
+    compare(c);
+    c.c1 = 200;
+    compare(c);
+  }
+}
+
+ND_TEST("conv2d: dtypes and strides") {
+  for (DType dtype : {DType::F32, DType::F16, DType::BF16, DType::F8_E4M3, DType::F8_E5M2}) {
+    Case c{2, 5, 7, 20, 6, 21};
+    c.dtype = dtype;
+    c.strided = true;
+    compare(c);
+  }
+}
+
+}  // namespace nd::test
