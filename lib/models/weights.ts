@@ -21,8 +21,13 @@ export interface ComponentWeights {
   readonly variant: string | undefined
 }
 
-/** Reads a safetensors header; the native binding supplies it. */
-export type HeaderReader = (path: string) => { readonly names: readonly string[] } | Promise<{ readonly names: readonly string[] }>
+/** What is asked of a safetensors header. */
+export interface Header {
+  readonly tensors: readonly { readonly name: string }[]
+}
+
+/** Reads and checks one; the native binding's readHeader. */
+export type HeaderReader = (path: string) => Header | Promise<Header>
 
 export type ComponentKind = 'clip-text' | 'unet' | 'vae'
 
@@ -137,7 +142,7 @@ export const findWeights = async (
   if (choice.single !== undefined) {
     const path = join(folder, choice.single)
     const header = await readHeader(path)
-    const tensors = collect(kind, header.names.map((stored) => ({ stored, file: 0 })))
+    const tensors = collect(kind, header.tensors.map(({ name }) => ({ stored: name, file: 0 })))
     return { files: [path], tensors, variant: choice.variant }
   }
   return { ...(await readIndex(folder, choice.index!, names, kind, readHeader)), variant: choice.variant }
@@ -167,7 +172,7 @@ const readIndex = async (
   }
   if (entries.length === 0) throw modelFormat(`${path}: expected tensors in weight_map but it is empty`)
   const files = shards.map((shard) => join(folder, shard))
-  const headers = await Promise.all(files.map(async (file) => new Set((await readHeader(file)).names)))
+  const headers = await Promise.all(files.map(async (file) => new Set((await readHeader(file)).tensors.map(({ name }) => name))))
   for (const { stored, file } of entries)
     if (!headers[file]!.has(stored))
       throw modelFormat(`${files[file]}: expected a tensor ${JSON.stringify(stored)}, as ${index} says, but the file has none`)
