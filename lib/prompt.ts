@@ -98,7 +98,7 @@ const plain = (tokenizer: ClipTokenizer, prompt: string): TokenizedPrompt => {
     truncated === null
       ? null
       : `The model reads ${length} tokens; this end of the prompt was left out: ${JSON.stringify(truncated)}. ` +
-        'Shorten it, or turn prompt weights on, which take prompts of any length'
+        'Shorten it, or turn promptWeighting on, which takes prompts of any length'
   return {
     ids: Int32Array.from(ids),
     weights: new Float32Array(length).fill(1),

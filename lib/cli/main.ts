@@ -1,0 +1,63 @@
+#!/usr/bin/env node
+import { Command } from 'commander'
+import { choiceArgument, countArgument, integerArgument, numberArgument, seedArgument } from './arguments.js'
+import { printInspection } from './inspect.js'
+import { paint, type PaintOptions } from './paint.js'
+import { packageVersion } from './version.js'
+
+const interrupt = new AbortController()
+process.once('SIGINT', () => interrupt.abort(new Error('interrupted')))
+
+const program = new Command('node-diffusion')
+  .description('Paints pictures from text with Stable Diffusion models, natively in Node.js')
+  .version(packageVersion())
+  .showHelpAfterError('(node-diffusion --help lists the options)')
+
+program
+  .command('paint', { isDefault: true })
+  .description('paint a picture (the default command)')
+  .argument('<prompt>', 'what to paint')
+  .option('-o, --output <path>', 'where to write: .png (with the parameters in it), .jpg or .webp', 'out.png')
+  .option('-m, --model <source>', "'postcard' (bundled) or a model: a folder in the diffusers layout", 'postcard')
+  .option('-n, --negative <prompt>', 'what not to paint')
+  .option('-s, --steps <number>', 'steps', integerArgument)
+  .option('--seed <number>', 'seed of the first picture (default: random)', seedArgument)
+  .option('--scheduler <name>', 'such as "DPM++ 2M Karras" or DDIMScheduler (default: the model\'s)')
+  .option('-g, --guidance <number>', 'how strongly to follow the prompt', numberArgument)
+  .option('--guidance-rescale <number>', 'against over-exposure, 0 to 1', numberArgument)
+  .option('--width <pixels>', 'a multiple of 8', integerArgument)
+  .option('--height <pixels>', 'a multiple of 8', integerArgument)
+  .option('-c, --count <number>', 'pictures, with seed, seed + 1, …', countArgument, 1)
+  .option('--clip-skip <number>', 'text layers to leave out at the end', integerArgument)
+  .option('--eta <number>', "DDIM's noise, 0 to 1", numberArgument)
+  .option(
+    '--rng <device>',
+    "whose noise a seed means: 'cpu' (PyTorch, diffusers) or 'cuda' (AUTOMATIC1111)",
+    choiceArgument('cpu', 'cuda')
+  )
+  .option('--weights', 'read (word:1.3), [word] and BREAK as AUTOMATIC1111 does, and prompts of any length')
+  .option('--device <name>', "'auto', 'cpu' or 'cuda'", 'auto')
+  .option('--threads <number>', 'CPU threads (default: the physical cores)', countArgument)
+  .option('--show-steps', 'also write a sheet with the picture after every step')
+  .option('-q, --quiet', 'no progress, only the paths of the pictures')
+  .action((prompt: string, options: PaintOptions) => paint(prompt, options, interrupt.signal))
+
+program
+  .command('inspect')
+  .description('print what this machine offers: CPU, instruction sets, GPU, versions')
+  .option('--json', 'as JSON')
+  .action((options: { json?: boolean }) => printInspection(options.json ?? false))
+
+/** One line, with the code where there is one. */
+const describe = (error: unknown): string => {
+  if (!(error instanceof Error)) return String(error)
+  const { code } = error as { code?: unknown }
+  return `${typeof code === 'string' ? `${code}: ` : ''}${error.message}`.replaceAll('\n', ' ')
+}
+
+try {
+  await program.parseAsync()
+} catch (error) {
+  process.stderr.write(`node-diffusion: ${describe(error)}\n`)
+  process.exitCode = interrupt.signal.aborted ? 130 : 1
+}

@@ -1,0 +1,125 @@
+import { randomInt } from 'node:crypto'
+import { access, constants } from 'node:fs/promises'
+import { basename, dirname, extname, join, resolve } from 'node:path'
+import { contactSheet } from '../contact-sheet.js'
+import { DiffusionError } from '../errors.js'
+import { type DiffusionImage, imageFormat } from '../image.js'
+import { Pipeline, type Txt2ImgOptions } from '../index.js'
+import { makeProgress } from './progress.js'
+
+/** The options of the command line, as commander hands them over. */
+export interface PaintOptions {
+  output: string
+  model: string
+  device: string
+  steps?: number
+  seed?: bigint
+  scheduler?: string
+  guidance?: number
+  guidanceRescale?: number
+  negative?: string
+  width?: number
+  height?: number
+  count: number
+  clipSkip?: number
+  eta?: number
+  rng?: 'cpu' | 'cuda'
+  threads?: number
+  weights?: boolean
+  showSteps?: boolean
+  quiet?: boolean
+}
+
+/** out.png → out-2.png where there are several, out-steps.png for the steps. */
+const withSuffix = (path: string, suffix: string): string => {
+  const extension = extname(path)
+  return join(dirname(path), `${basename(path, extension)}${suffix}${extension}`)
+}
+
+const checkOutput = async (path: string): Promise<void> => {
+  imageFormat(path)
+  const folder = dirname(resolve(path))
+  try {
+    await access(folder, constants.W_OK)
+  } catch (cause) {
+    throw new DiffusionError(
+      'ERR_ND_INVALID_ARGUMENT',
+      `Expected a folder that can be written to for --output but received ${folder}`,
+      {
+        cause
+      }
+    )
+  }
+}
+
+/** Only what was given: the pipeline has the defaults. */
+const txt2imgOptions = (prompt: string, o: PaintOptions): Txt2ImgOptions => {
+  const given = {
+    prompt,
+    negativePrompt: o.negative,
+    width: o.width,
+    height: o.height,
+    steps: o.steps,
+    guidanceScale: o.guidance,
+    guidanceRescale: o.guidanceRescale,
+    clipSkip: o.clipSkip,
+    eta: o.eta,
+    rng: o.rng,
+    scheduler: o.scheduler,
+    promptWeighting: o.weights
+  }
+  return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as Txt2ImgOptions
+}
+
+/** Paints `count` pictures, the k-th with seed + k, each written as soon as it is done, and prints their paths. */
+export const paint = async (prompt: string, o: PaintOptions, signal: AbortSignal): Promise<void> => {
+  await checkOutput(o.output)
+  const progress = makeProgress(o.quiet ?? false)
+  const say = (text: string): void => void (o.quiet || process.stderr.write(`${text}\n`))
+  const loading = performance.now()
+  const pipe = await Pipeline.fromPretrained(o.model, {
+    device: o.device,
+    ...(o.threads === undefined ? {} : { threads: o.threads }),
+    signal
+  })
+  try {
+    const reason = pipe.deviceReason ? ` (${pipe.deviceReason})` : ''
+    say(`${o.model} on ${pipe.device}${reason}, loaded in ${((performance.now() - loading) / 1000).toFixed(2)} s`)
+    for (const warning of pipe.warnings) say(`warning: ${warning}`)
+    const options = txt2imgOptions(prompt, o)
+    const first = o.seed ?? BigInt(randomInt(2 ** 32))
+    for (let k = 0; k < o.count; k++) {
+      const seed = first + BigInt(k)
+      const started = performance.now()
+      const stepImages: DiffusionImage[] = []
+      let begun = false
+      const result = await pipe
+        .txt2img({
+          ...options,
+          seed,
+          signal,
+          preview: o.showSteps ?? false,
+          onStep(event) {
+            if (!begun) progress.start(o.count > 1 ? `picture ${k + 1}/${o.count}` : 'painting', event.steps)
+            begun = true
+            progress.update(event.step)
+            if (event.image) stepImages.push(event.image)
+          }
+        })
+        .finally(() => progress.stop())
+      const image = result.images[0]!
+      for (const warning of result.warnings) say(`warning: ${warning}`)
+      const path = o.count > 1 ? withSuffix(o.output, `-${k + 1}`) : o.output
+      await image.save(path)
+      say(`seed ${seed}: ${((performance.now() - started) / 1000).toFixed(2)} s`)
+      process.stdout.write(`${path}\n`)
+      if (o.showSteps && stepImages.length) {
+        const sheetPath = withSuffix(path, '-steps')
+        await (await contactSheet(stepImages, { labels: stepImages.map((_, i) => String(i + 1)) })).save(sheetPath)
+        process.stdout.write(`${sheetPath}\n`)
+      }
+    }
+  } finally {
+    await pipe.dispose()
+  }
+}

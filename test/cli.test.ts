@@ -1,0 +1,150 @@
+import { spawn } from 'node:child_process'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { loadImage } from '#lib/image.js'
+import { parseParameters } from '#lib/infotext.js'
+import { readPngText } from '#lib/png-metadata.js'
+import { root } from './support/paths.js'
+
+const test = suite('cli')
+const folder = mkdtempSync(join(tmpdir(), 'nd-cli-'))
+test.after(() => rmSync(folder, { recursive: true, force: true }))
+
+interface Outcome {
+  status: number | null
+  stdout: string
+  stderr: string
+}
+
+const cli = (args: string[], afterStderr?: (text: string, kill: () => void) => void): Promise<Outcome> =>
+  new Promise((resolve) => {
+    const child = spawn(process.execPath, [join(root, 'dist/cli/main.js'), ...args], { cwd: folder })
+    const outcome: Outcome = { status: null, stdout: '', stderr: '' }
+    child.stdout.setEncoding('utf8').on('data', (text: string) => (outcome.stdout += text))
+    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+      outcome.stderr += text
+      afterStderr?.(outcome.stderr, () => child.kill('SIGINT'))
+    })
+    child.on('close', (status) => resolve({ ...outcome, status }))
+  })
+
+const paint = ['a red circle on a blue background', '--steps', '3', '--guidance', '5', '--scheduler', 'DPM++ 2M Karras']
+
+test('a picture with its parameters', async () => {
+  const { status, stdout, stderr } = await cli([...paint, '-o', 'a.png', '--seed', '7', '--negative', 'green'])
+  assert.is(status, 0, stderr)
+  assert.is(stdout, 'a.png\n')
+  assert.match(stderr, /3\/3 steps/)
+  const image = await loadImage(join(folder, 'a.png'))
+  assert.equal([image.width, image.height], [64, 64])
+  const parameters = parseParameters(readPngText(readFileSync(join(folder, 'a.png'))).parameters!)
+  assert.is(parameters.prompt, paint[0])
+  assert.is(parameters.negativePrompt, 'green')
+  assert.equal([parameters.steps, parameters.seed, parameters.cfgScale], [3, 7, 5])
+  assert.equal([parameters.sampler, parameters.scheduleType], ['DPM++ 2M', 'Karras'])
+  assert.equal([parameters.width, parameters.height], [64, 64])
+})
+
+test('--count paints seed, seed + 1, …, the same as each alone; --quiet says nothing', async () => {
+  const several = await cli([...paint, '-o', 'b.png', '--seed', '7', '--count', '2', '--quiet'])
+  assert.is(several.status, 0, several.stderr)
+  assert.is(several.stdout, 'b-1.png\nb-2.png\n')
+  assert.is(several.stderr, '')
+  const alone = await cli([...paint, '-o', 'c.png', '--seed', '8', '--quiet'])
+  assert.is(alone.status, 0)
+  const [second, single, first] = await Promise.all(
+    ['b-2.png', 'c.png', 'b-1.png'].map((f) => loadImage(join(folder, f)))
+  )
+  assert.equal(second!.data, single!.data)
+  assert.not.equal(second!.data, first!.data)
+})
+
+test('--show-steps writes a sheet of every step beside the picture', async () => {
+  const { status, stdout, stderr } = await cli([...paint, '-o', 'd.webp', '--seed', '1', '--show-steps', '-q'])
+  assert.is(status, 0, stderr)
+  assert.is(stdout, 'd.webp\nd-steps.webp\n')
+  const sheet = await loadImage(join(folder, 'd-steps.webp'))
+  assert.ok(sheet.width > 128 && sheet.height > 128)
+})
+
+test('--weights reads weights: brackets change the picture, and are text without it', async () => {
+  const prompt = (text: string, ...more: string[]): string[] => [text, ...paint.slice(1), '--seed', '3', '-q', ...more]
+  const plain = await cli(prompt('a red circle on a blue background', '-o', 'w0.png', '--weights'))
+  const weighted = await cli(prompt('a (red:1.6) circle on a blue background', '-o', 'w1.png', '--weights'))
+  const broken = await cli(prompt('a (red:1.6.1) circle', '-o', 'w2.png', '--weights'))
+  assert.equal([plain.status, weighted.status, broken.status], [0, 0, 1], plain.stderr + weighted.stderr)
+  assert.not.equal((await loadImage(join(folder, 'w0.png'))).data, (await loadImage(join(folder, 'w1.png'))).data)
+  assert.match(broken.stderr, /Expected a number for a prompt weight/)
+})
+
+test('mistakes are one clear line and status 1', async () => {
+  const cases: [string[], RegExp][] = [
+    [['x', '-o', 'x.bmp'], /ERR_ND_INVALID_ARGUMENT: Expected a file name ending in .png/],
+    [['x', '-o', 'none/x.png'], /Expected a folder that can be written to for --output/],
+    [['x', '--model', 'nowhere'], /ERR_ND_MODEL_NOT_FOUND: /],
+    [['x', '--width', '63'], /ERR_ND_INVALID_ARGUMENT: Expected .* for width/],
+    [['x', '--steps', '0'], /ERR_ND_INVALID_ARGUMENT: Expected .* for steps/],
+    [['x', '--scheduler', 'Nonsense'], /ERR_ND_[A-Z_]+: .*Nonsense/],
+    [['x', '--device', 'cuda'], /ERR_ND_CUDA_UNAVAILABLE: /]
+  ]
+  for (const [args, pattern] of cases) {
+    const { status, stdout, stderr } = await cli([...args, '-q'])
+    assert.is(status, 1, args.join(' '))
+    assert.is(stdout, '')
+    assert.match(stderr, pattern)
+    assert.is(stderr.split('\n').length, 2, `one line: ${stderr}`)
+  }
+})
+
+test('options that do not parse', async () => {
+  for (const args of [
+    ['x', '--steps', 'NaN'],
+    ['x', '--seed', '-1'],
+    ['x', '--count', '0'],
+    ['x', '--stepps', '3'],
+    [],
+    ['x', '--rng', 'gpu']
+  ]) {
+    const { status, stderr } = await cli(args)
+    assert.is(status, 1, args.join(' '))
+    assert.match(stderr, /^error: /)
+  }
+})
+
+test('Ctrl-C ends a picture at once and leaves no file', async () => {
+  const { status, stderr } = await cli(['a cat', '--steps', '1000', '-o', 'e.png'], (text, interrupt) => {
+    if (text.includes('steps')) interrupt()
+  })
+  assert.is(status, 130, stderr)
+  assert.match(stderr, /node-diffusion: interrupted/)
+  assert.not(existsSync(join(folder, 'e.png')))
+  assert.equal(
+    readdirSync(folder).filter((file) => file.endsWith('.tmp')),
+    []
+  )
+})
+
+test('inspect, as text and as JSON', async () => {
+  const text = await cli(['inspect'])
+  assert.is(text.status, 0, text.stderr)
+  assert.match(text.stdout, /^node-diffusion \d+\.\d+\.\d+, Node\.js v/)
+  assert.match(text.stdout, /scalar .*: available/)
+  const json = await cli(['inspect', '--json'])
+  const inspection = JSON.parse(json.stdout) as { isas: { name: string; supported: boolean }[]; backend: string }
+  assert.ok(inspection.isas.some((isa) => isa.name === 'scalar' && isa.supported))
+  assert.ok(inspection.backend.length > 0)
+})
+
+test('--help and --version', async () => {
+  const help = await cli(['--help'])
+  assert.is(help.status, 0)
+  assert.match(help.stdout, /inspect/)
+  const version = await cli(['--version'])
+  const { version: expected } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string }
+  assert.is(version.stdout.trim(), expected)
+})
+
+test.run()
