@@ -5,7 +5,7 @@ import { disposedError, TextEncoder, UNet, Vae } from './components.js'
 import { DiffusionError, invalidArgument, unsupported } from './errors.js'
 import { type Component, type ModelFolder, readModelFolder, readVaeFolder } from './models/folder.js'
 import { vaeFactor, type VaeConfig } from './models/vae.js'
-import type { ComponentWeights } from './models/weights.js'
+import type { ComponentWeights, HeaderReader } from './models/weights.js'
 import { createScheduler, Scheduler } from './schedulers/index.js'
 import { ClipTokenizer } from './tokenizer/clip-tokenizer.js'
 import { type GenerationResult, txt2img, type Txt2ImgModels } from './txt2img.js'
@@ -91,9 +91,9 @@ export class Pipeline {
     const choice = chooseDevice(options.device ?? 'auto', options.dtype ?? 'auto')
     const threads = options.threads === undefined ? 0 : integerIn('threads', options.threads, 1, 1024)
     const path = resolveSource(source)
-    const reading = { readHeader: headerNames, ...(options.variant === undefined ? {} : { variant: options.variant }) }
+    const reading = { readHeader, ...(options.variant === undefined ? {} : { variant: options.variant }) }
     const folder = await readModelFolder(path, reading)
-    const vae = options.vae === undefined ? folder.vae : await readVaeFolder(options.vae, { readHeader: headerNames })
+    const vae = options.vae === undefined ? folder.vae : await readVaeFolder(options.vae, { readHeader })
     if (vae.config.latentChannels !== folder.unet.config.inChannels || folder.unet.config.outChannels !== folder.unet.config.inChannels)
       throw unsupported(
         `${path}: expected a UNet from ${vae.config.latentChannels} to ${vae.config.latentChannels} channels, as the VAE's latents have, ` +
@@ -218,10 +218,7 @@ export class Pipeline {
   }
 }
 
-const headerNames = (path: string): { names: string[] } => {
-  const header = translatingSync(() => native().readHeader(path))
-  return { names: header.tensors.map((t) => t.name) }
-}
+const readHeader: HeaderReader = (path) => translatingSync(() => native().readHeader(path))
 
 const loadedEncoders = (folder: ModelFolder) => [folder.textEncoder, folder.textEncoder2].filter((e) => e !== null)
 
