@@ -23,7 +23,7 @@ class Json {
   enum class Kind : uint8_t { Null, Boolean, Number, String, Array, Object };
   using Member = std::pair<std::string, Json>;
   static constexpr int kMaxDepth = 32;
-  static constexpr int kMaxValues = 1 << 22;  // a bound on memory, far above any real header
+  static constexpr int kMaxValues = 1 << 21;  // a bound on memory, far above any real header
 
   /// Parses the whole text (white space around the value is allowed). Throws JsonError.
   static Json parse(std::string_view text);

