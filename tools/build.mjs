@@ -2,7 +2,7 @@
 // build/test. Nothing is downloaded: the headers of Node-API come from the package node-api-headers (package.json's
 // "binary" tells cmake-js that they are enough).
 import { spawnSync } from 'node:child_process'
-import { copyFileSync, cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { dirname, join, relative, sep } from 'node:path'
 import { packageBin, root, runOrExit } from './process.mjs'
@@ -39,6 +39,14 @@ const filesBelow = (folder) =>
     .filter((entry) => entry.isFile())
     .map((entry) => relative(folder, join(entry.parentPath ?? entry.path, entry.name)))
 
+/** What was compiled from files that are gone must not be tested or published. */
+const removeStale = () => {
+  for (const file of existsSync(join(root, 'dist')) ? filesBelow(join(root, 'dist')) : []) {
+    const source = file.replace(/^cjs[\\/]/, '').replace(/(\.d\.ts|\.js|\.js\.map)$/, '.ts')
+    if (source.endsWith('.ts') && !existsSync(join(root, 'lib', source))) rmSync(join(root, 'dist', file))
+  }
+}
+
 /** A second form of the library for require(), since Node 20 cannot require() ES modules. */
 const buildCommonJs = async () => {
   const { default: ts } = await import('typescript')
@@ -71,6 +79,7 @@ const buildCommonJs = async () => {
 }
 
 const buildLib = async () => {
+  removeStale()
   await runOrExit(process.execPath, [packageBin('typescript', 'tsc'), '-p', 'tsconfig.json'])
   mkdirSync(join(root, 'dist', 'tokenizer'), { recursive: true })
   copyFileSync(join(root, 'lib/tokenizer/clip-merges.txt'), join(root, 'dist/tokenizer/clip-merges.txt'))

@@ -33,6 +33,8 @@ const installed = (tool) => {
   return false
 }
 
+// The tests' types are those of dist/.
+if (!existsSync(join(root, 'dist', 'index.d.ts'))) await step('build', process.execPath, ['tools/build.mjs', 'lib'])
 await step('eslint', process.execPath, [packageBin('eslint'), '.', ...(fix ? ['--fix'] : [])])
 await step('prettier', process.execPath, [
   packageBin('prettier'),
