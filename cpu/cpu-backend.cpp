@@ -1,9 +1,8 @@
 // Memory and identity of the SIMD backend.
 #include "cpu/cpu-backend.h"
 
-#include <new>
-
 #include "cpu/dispatch.h"
+#include "cpu/memory.h"
 #include "cpu/reference/plan-step.h"
 
 namespace nd {
@@ -13,24 +12,14 @@ static_assert(static_cast<int>(Act::Silu) == static_cast<int>(Activation::Silu))
 static_assert(static_cast<int>(Act::Gelu) == static_cast<int>(Activation::Gelu));
 static_assert(static_cast<int>(Act::QuickGelu) == static_cast<int>(Activation::QuickGelu));
 
-namespace {
-constexpr std::align_val_t kAlignment{64};
-
-void* allocateAligned(size_t bytes) {
-  void* data = ::operator new(bytes ? bytes : 1, kAlignment, std::nothrow);
-  if (!data) throw Error(ErrorCode::OutOfMemory, format("cannot allocate %zu bytes of memory", bytes));
-  return data;
-}
-}  // namespace
-
-Scratch::~Scratch() { ::operator delete(data_, kAlignment); }
+Scratch::~Scratch() { freeAligned(data_); }
 
 float* Scratch::floats(int64_t count) {
   const size_t bytes = static_cast<size_t>(count) * sizeof(float);
   if (bytes > bytes_) {
-    ::operator delete(data_, kAlignment);
+    freeAligned(data_);
     data_ = nullptr, bytes_ = 0;
-    data_ = allocateAligned(bytes);
+    data_ = allocateAligned(bytes, "a kernel's scratch");
     bytes_ = bytes;
   }
   return static_cast<float*>(data_);
@@ -44,13 +33,13 @@ std::string CpuBackend::description() const {
 }
 
 void* CpuBackend::allocate(size_t bytes) {
-  void* data = allocateAligned(bytes);
+  void* data = allocateAligned(bytes, "activations");
   activationBytes_ += bytes;
   return data;
 }
 
 void CpuBackend::deallocate(void* data, size_t bytes) {
-  ::operator delete(data, kAlignment);
+  freeAligned(data);
   activationBytes_ -= bytes;
 }
 

@@ -2,17 +2,15 @@
 
 #include <algorithm>
 #include <cstring>
-#include <new>
 
 #include "cpu/cpu-backend.h"
+#include "cpu/memory.h"
 #include "cpu/reference/reference.h"
 #include "engine/half.h"
 
 namespace nd {
 
 namespace {
-
-constexpr std::align_val_t kAlignment{64};
 
 WeightFormat formatOf(DType dtype) {
   if (dtype == DType::F32) return WeightFormat::F32;
@@ -125,7 +123,7 @@ void copyElements(const PackedWeight& w, std::span<const HostTensor> parts) {
 
 }  // namespace
 
-PackedWeight::~PackedWeight() { ::operator delete(data, kAlignment); }
+PackedWeight::~PackedWeight() { freeAligned(data); }
 
 void widen(const KernelTable& kernels, const PackedWeight& weight, int64_t index, int64_t count, float* to) {
   const uint8_t* from = weight.element(index);
@@ -155,10 +153,7 @@ WeightPtr CpuBackend::makeWeight(WeightKind kind, std::span<const HostTensor> pa
   w.panels = panels ? (w.n + features - 1) / features : 0;
   const int64_t elements = panels ? w.panels * k_.nr * w.k : matrix.rows * matrix.columns;
   w.byteCount = static_cast<size_t>(elements) * w.elementBytes();
-  w.data = static_cast<uint8_t*>(::operator new(w.byteCount, kAlignment, std::nothrow));
-  if (!w.data)
-    throw Error(ErrorCode::OutOfMemory,
-                format("cannot allocate %zu bytes for the weight '%s'", w.byteCount, parts[0].name.c_str()));
+  w.data = static_cast<uint8_t*>(allocateAligned(w.byteCount, parts[0].name.c_str()));
 
   if (panels) {
     const StackedRows rows(parts);

@@ -14,34 +14,37 @@ namespace nd::ND_ISA {
 constexpr int kNv = kNr / Vec::kWidth;  // vectors in a row of the tile
 static_assert(kNr % Vec::kWidth == 0 && kNv % 2 == 0, "a panel holds whole vectors, also half of it (Geglu)");
 
+// The unroll pragmas keep the R × NR accumulators in registers from the first run to the last; without them GCC 12
+// spills and reloads them around every run.
 template <int R>
 void gemmTile(const GemmTile& t) {
   Vec acc[R][kNv];
-  float* ND_RESTRICT c = t.acc;
-  if (t.first) {
-    for (int i = 0; i < R; i++)
-      for (int j = 0; j < kNv; j++) acc[i][j] = Vec::zero();
-  } else {
-    for (int i = 0; i < R; i++)
-      for (int j = 0; j < kNv; j++) acc[i][j] = Vec::load(c + i * kNr + j * Vec::kWidth);
+  ND_UNROLL for (int i = 0; i < R; i++) {
+    ND_UNROLL for (int j = 0; j < kNv; j++) acc[i][j] = Vec::zero();
   }
   const float* b = t.b;
   const float* const* rows = t.rows;
   for (int run = 0; run < t.runs; run++, rows += t.rowStride) {
-    const int64_t n = t.runLengths[run];
     const float* a[R];
-    for (int i = 0; i < R; i++) a[i] = rows[i];
-    for (int64_t k = 0; k < n; k++, b += kNr) {
+    ND_UNROLL for (int i = 0; i < R; i++) a[i] = rows[i];
+    for (int64_t k = 0, n = t.runLengths[run]; k < n; k++, b += kNr) {
       Vec bk[kNv];
-      for (int j = 0; j < kNv; j++) bk[j] = Vec::load(b + j * Vec::kWidth);
-      for (int i = 0; i < R; i++) {
+      ND_UNROLL for (int j = 0; j < kNv; j++) bk[j] = Vec::load(b + j * Vec::kWidth);
+      ND_UNROLL for (int i = 0; i < R; i++) {
         const Vec x = Vec::set(a[i][k]);
-        for (int j = 0; j < kNv; j++) acc[i][j] = fma(x, bk[j], acc[i][j]);
+        ND_UNROLL for (int j = 0; j < kNv; j++) acc[i][j] = fma(x, bk[j], acc[i][j]);
       }
     }
   }
-  for (int i = 0; i < R; i++)
-    for (int j = 0; j < kNv; j++) acc[i][j].store(c + i * kNr + j * Vec::kWidth);
+  float* ND_RESTRICT c = t.acc;
+  if (!t.first) {
+    ND_UNROLL for (int i = 0; i < R; i++) {
+      ND_UNROLL for (int j = 0; j < kNv; j++) acc[i][j] = acc[i][j] + Vec::load(c + i * kNr + j * Vec::kWidth);
+    }
+  }
+  ND_UNROLL for (int i = 0; i < R; i++) {
+    ND_UNROLL for (int j = 0; j < kNv; j++) acc[i][j].store(c + i * kNr + j * Vec::kWidth);
+  }
 }
 
 template <int R>

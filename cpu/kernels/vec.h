@@ -31,7 +31,9 @@
 #if defined(_MSC_VER)
 #define ND_RESTRICT __restrict
 #define ND_INLINE __forceinline
+#define ND_UNROLL
 #else
 #define ND_RESTRICT __restrict__
 #define ND_INLINE inline __attribute__((always_inline))
+#define ND_UNROLL _Pragma("GCC unroll 16")
 #endif
