@@ -1,0 +1,49 @@
+/** Euler's method with ancestral noise (k-diffusion's sample_euler_ancestral, η = 1). diffusers: EulerAncestralDiscreteScheduler. */
+import { betaOptions } from './betas.js'
+import { inputNorm, KarrasScheduler, type KarrasSchedule } from './karras.js'
+import { flag, type ConfigOf } from './options.js'
+import { refuseCustom, type PlanOptions } from './plan-options.js'
+import { combine, write, type RowSpec } from './plan-rows.js'
+import { convertToOriginal, predictionOption, predictKarras } from './prediction.js'
+import { spacingOptions } from './spacing.js'
+
+export const eulerAncestralDiscreteOptions = {
+  ...betaOptions,
+  predictionType: predictionOption('epsilon', 'v_prediction'),
+  ...spacingOptions('linspace'),
+  rescaleBetasZeroSnr: flag(false)
+}
+export type EulerAncestralDiscreteConfig = ConfigOf<typeof eulerAncestralDiscreteOptions>
+
+/** From σ to σ': down to σ_down without noise, then noise σ_up back up, σ_up² + σ_down² = σ'². */
+export const ancestral = (from: number, to: number): { up: number; down: number } => {
+  const up = Math.sqrt((to ** 2 * (from ** 2 - to ** 2)) / from ** 2)
+  return { up, down: Math.sqrt(to ** 2 - up ** 2) }
+}
+
+export class EulerAncestralDiscreteScheduler extends KarrasScheduler<typeof eulerAncestralDiscreteOptions> {
+  static override readonly className = 'EulerAncestralDiscreteScheduler'
+  static override readonly options = eulerAncestralDiscreteOptions
+
+  protected schedule(steps: number, options: PlanOptions): KarrasSchedule {
+    refuseCustom(this.className, options, 'timesteps', 'sigmas')
+    const { timesteps, sigmas } = this.spaced(steps)
+    return { timesteps, sigmas: [...sigmas, 0], initNoiseSigma: this.initialSigma(sigmas) }
+  }
+
+  protected rows({ timesteps, sigmas }: KarrasSchedule, begin: number): RowSpec[] {
+    return timesteps.slice(begin).map((timestep, k) => {
+      const sigma = sigmas[begin + k]!
+      const { up, down } = ancestral(sigma, sigmas[begin + k + 1]!)
+      const { original, noise } = predictKarras(this.config.predictionType, sigma)
+      return {
+        timestep,
+        inputScale: 1 / inputNorm(sigma),
+        convert: convertToOriginal(original),
+        // dx/dσ is the predicted noise
+        writes: [write('x', combine([1, { x: 1, n: up }], [down - sigma, noise]))],
+        draws: 1
+      }
+    })
+  }
+}
