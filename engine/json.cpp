@@ -5,6 +5,12 @@
 #include <cmath>
 
 namespace nd {
+
+Json::Json() = default;
+Json::~Json() = default;
+Json::Json(Json&&) noexcept = default;
+Json& Json::operator=(Json&&) noexcept = default;
+
 namespace {
 
 class Parser {

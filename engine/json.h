@@ -28,6 +28,12 @@ class Json {
   /// Parses the whole text (white space around the value is allowed). Throws JsonError.
   static Json parse(std::string_view text);
 
+  // Defined where Member is complete: in C++20 clang asks for that before a vector of it is destroyed.
+  Json();
+  ~Json();
+  Json(Json&&) noexcept;
+  Json& operator=(Json&&) noexcept;
+
   Kind kind = Kind::Null;
   bool boolean = false;
   double number = 0;

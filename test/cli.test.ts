@@ -116,7 +116,7 @@ test('options that do not parse', async () => {
 
 test('Ctrl-C ends a picture at once and leaves no file', async () => {
   let interrupted = false // a second one would end the process itself
-  const { status, stderr } = await cli(['a cat', '--steps', '1000', '-o', 'e.png'], (text, interrupt) => {
+  const { status, stderr } = await cli(['a cat', '--steps', '500', '-o', 'e.png'], (text, interrupt) => {
     if (!interrupted && text.includes('steps')) interrupt()
     interrupted ||= text.includes('steps')
   })

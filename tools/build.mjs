@@ -40,10 +40,10 @@ const filesBelow = (folder) =>
     .map((entry) => relative(folder, join(entry.parentPath ?? entry.path, entry.name)))
 
 /** What was compiled from files that are gone must not be tested or published. */
-const removeStale = () => {
-  for (const file of existsSync(join(root, 'dist')) ? filesBelow(join(root, 'dist')) : []) {
+const removeStale = (output, sources) => {
+  for (const file of existsSync(output) ? filesBelow(output) : []) {
     const source = file.replace(/^cjs[\\/]/, '').replace(/(\.d\.ts|\.js|\.js\.map)$/, '.ts')
-    if (source.endsWith('.ts') && !existsSync(join(root, 'lib', source))) rmSync(join(root, 'dist', file))
+    if (source.endsWith('.ts') && !existsSync(join(sources, source))) rmSync(join(output, file), { force: true })
   }
 }
 
@@ -79,7 +79,7 @@ const buildCommonJs = async () => {
 }
 
 const buildLib = async () => {
-  removeStale()
+  removeStale(join(root, 'dist'), join(root, 'lib'))
   await runOrExit(process.execPath, [packageBin('typescript', 'tsc'), '-p', 'tsconfig.json'])
   mkdirSync(join(root, 'dist', 'tokenizer'), { recursive: true })
   copyFileSync(join(root, 'lib/tokenizer/clip-merges.txt'), join(root, 'dist/tokenizer/clip-merges.txt'))
@@ -87,7 +87,7 @@ const buildLib = async () => {
 }
 
 const buildTest = async () => {
-  rmSync(join(root, 'build', 'test'), { recursive: true, force: true }) // no test outlives its source
+  removeStale(join(root, 'build', 'test'), join(root, 'test'))
   await runOrExit(process.execPath, [packageBin('typescript', 'tsc'), '-p', join('test', 'tsconfig.json')])
 }
 
