@@ -68,7 +68,7 @@ const txt2imgOptions = (prompt: string, o: PaintOptions): Txt2ImgOptions => {
     scheduler: o.scheduler,
     promptWeighting: o.weights
   }
-  return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as Txt2ImgOptions
+  return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
 }
 
 /** Paints `count` pictures, the k-th with seed + k, each written as soon as it is done, and prints their paths. */
