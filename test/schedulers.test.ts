@@ -28,7 +28,7 @@ for (const className of schedulerClasses.keys()) {
       const errors = check(c, interpreter)
       // whole timesteps are equal; fractional ones come from float32 logarithms
       const whole = c.expected.timesteps.every(Number.isInteger)
-      assert.ok(errors.timesteps <= (whole ? 0 : 1e-3), `${c.name}: timesteps off by ${errors.timesteps}`)
+      assert.ok(errors.timesteps <= (whole ? 0 : 1e-6), `${c.name}: timesteps off by ${errors.timesteps}`)
       assert.ok(errors.sigmas < 1e-6, `${c.name}: sigmas off by ${errors.sigmas}`)
       assert.ok(errors.init < 1e-6, `${c.name}: init off by ${errors.init}`)
       assert.ok(errors.x < 1e-4, `${c.name}: x off by ${errors.x}`)

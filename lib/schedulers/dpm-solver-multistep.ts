@@ -55,18 +55,22 @@ export const multistepOrder = (config: MultistepConfig, index: number, count: nu
   return Math.min(config.solverOrder, known + 1, index === count - 2 && short ? 2 : 3)
 }
 
-/** What the solver keeps of the model's output: x₀ or ε; `convert` for the row and the terms of the kept value. */
+/**
+ * What the solver keeps of the model's output: x₀ or ε; `convert` for the row and the terms of the kept value. With
+ * `xChanges` (a corrector replaces x before the value is used) these terms do not hold x.
+ */
 export const solverOutput = (
   config: LimitConfig & { readonly predictionType: PredictionType },
   data: boolean,
   stored: number,
-  { alpha, sigma }: Level
+  { alpha, sigma }: Level,
+  xChanges = false
 ): { convert: RowSpec['convert']; kept: Terms } => {
   // flow prediction is defined on the stored σ, whatever α is
   const { original, noise } = predict(config.predictionType, alpha, config.predictionType === 'flow_prediction' ? stored : sigma)
   if (data) return { convert: convertToOriginal(original, config), kept: { h: 1 } }
   // straight from the model where nothing is limited: (x − α·x₀)/σ would lose digits at small σ
-  return config.thresholding
+  return config.thresholding || config.predictionType === 'flow_prediction' || (xChanges && noise.x !== undefined)
     ? { convert: convertToNoise(original, alpha, sigma, config), kept: { h: 1 } }
     : { convert: convertToOriginal(original), kept: noise }
 }

@@ -9,12 +9,29 @@ import { labelSettings, parseLabel, unknownScheduler } from './labels.js'
 import { LCMScheduler } from './lcm.js'
 import { camelCase } from './options.js'
 import { PNDMScheduler } from './pndm.js'
+import { LMSDiscreteScheduler } from './lms-discrete.js'
+import { HeunDiscreteScheduler } from './heun-discrete.js'
+import { KDPM2DiscreteScheduler } from './k-dpm-2-discrete.js'
+import { KDPM2AncestralDiscreteScheduler } from './k-dpm-2-ancestral-discrete.js'
+import { DPMSolverSinglestepScheduler } from './dpm-solver-singlestep.js'
+import { DEISMultistepScheduler } from './deis-multistep.js'
+import { TCDScheduler } from './tcd.js'
+import { IPNDMScheduler } from './ipndm.js'
+import { SASolverScheduler } from './sa-solver.js'
+import { EDMEulerScheduler } from './edm-euler.js'
+import { EDMDPMSolverMultistepScheduler } from './edm-dpm-solver-multistep.js'
+import { CMStochasticIterativeScheduler } from './cm-stochastic-iterative.js'
+import { UnCLIPScheduler } from './unclip.js'
+import { FlowMatchEulerDiscreteScheduler } from './flow-match-euler-discrete.js'
+import { FlowMatchHeunDiscreteScheduler } from './flow-match-heun-discrete.js'
+import { DDIMInverseScheduler } from './ddim-inverse.js'
+import { DPMSolverMultistepInverseScheduler } from './dpm-solver-multistep-inverse.js'
 import { Scheduler, type SchedulerClass } from './scheduler.js'
 import { UniPCMultistepScheduler } from './unipc-multistep.js'
 
 export { Scheduler, type SchedulerClass } from './scheduler.js'
 export type { PlanOptions } from './plan-options.js'
-export { parseConfigJson } from './options.js'
+export { parseConfigJson } from '../json.js'
 export { samplerLabels } from './labels.js'
 export { DDIMScheduler, type DDIMConfig } from './ddim.js'
 export { DDPMScheduler, type DDPMConfig } from './ddpm.js'
@@ -23,6 +40,23 @@ export { EulerAncestralDiscreteScheduler, type EulerAncestralDiscreteConfig } fr
 export { EulerDiscreteScheduler, type EulerDiscreteConfig } from './euler-discrete.js'
 export { LCMScheduler, type LCMConfig } from './lcm.js'
 export { PNDMScheduler, type PNDMConfig } from './pndm.js'
+export { LMSDiscreteScheduler, type LMSDiscreteConfig } from './lms-discrete.js'
+export { HeunDiscreteScheduler, type HeunDiscreteConfig } from './heun-discrete.js'
+export { KDPM2DiscreteScheduler, type KDPM2DiscreteConfig } from './k-dpm-2-discrete.js'
+export { KDPM2AncestralDiscreteScheduler, type KDPM2AncestralDiscreteConfig } from './k-dpm-2-ancestral-discrete.js'
+export { DPMSolverSinglestepScheduler, type DPMSolverSinglestepConfig } from './dpm-solver-singlestep.js'
+export { DEISMultistepScheduler, type DEISMultistepConfig } from './deis-multistep.js'
+export { TCDScheduler, type TCDConfig } from './tcd.js'
+export { IPNDMScheduler, type IPNDMConfig } from './ipndm.js'
+export { SASolverScheduler, type SASolverConfig } from './sa-solver.js'
+export { EDMEulerScheduler, type EDMEulerConfig } from './edm-euler.js'
+export { EDMDPMSolverMultistepScheduler, type EDMDPMSolverMultistepConfig } from './edm-dpm-solver-multistep.js'
+export { CMStochasticIterativeScheduler, type CMStochasticIterativeConfig } from './cm-stochastic-iterative.js'
+export { UnCLIPScheduler, type UnCLIPConfig } from './unclip.js'
+export { FlowMatchEulerDiscreteScheduler, type FlowMatchEulerDiscreteConfig } from './flow-match-euler-discrete.js'
+export { FlowMatchHeunDiscreteScheduler, type FlowMatchHeunDiscreteConfig } from './flow-match-heun-discrete.js'
+export { DDIMInverseScheduler, type DDIMInverseConfig } from './ddim-inverse.js'
+export { DPMSolverMultistepInverseScheduler, type DPMSolverMultistepInverseConfig } from './dpm-solver-multistep-inverse.js'
 export { UniPCMultistepScheduler, type UniPCMultistepConfig } from './unipc-multistep.js'
 
 type AnyClass = SchedulerClass & { fromConfig: (json: Readonly<Record<string, unknown>>, overrides?: Readonly<Record<string, unknown>>) => Scheduler }
@@ -38,7 +72,24 @@ export const schedulerClasses: ReadonlyMap<string, AnyClass> = new Map(
       EulerAncestralDiscreteScheduler,
       DPMSolverMultistepScheduler,
       UniPCMultistepScheduler,
-      LCMScheduler
+      LCMScheduler,
+      LMSDiscreteScheduler,
+      HeunDiscreteScheduler,
+      KDPM2DiscreteScheduler,
+      KDPM2AncestralDiscreteScheduler,
+      DPMSolverSinglestepScheduler,
+      DEISMultistepScheduler,
+      TCDScheduler,
+      IPNDMScheduler,
+      SASolverScheduler,
+      EDMEulerScheduler,
+      EDMDPMSolverMultistepScheduler,
+      CMStochasticIterativeScheduler,
+      UnCLIPScheduler,
+      FlowMatchEulerDiscreteScheduler,
+      FlowMatchHeunDiscreteScheduler,
+      DDIMInverseScheduler,
+      DPMSolverMultistepInverseScheduler
     ] as unknown as AnyClass[]
   ).map((c) => [c.className, c])
 )

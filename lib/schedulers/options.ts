@@ -91,17 +91,3 @@ export const resolveOptions = <S extends Schema>(className: string, schema: S, g
 export const camelCase = (key: string): string => key.replace(/_([a-z0-9])/g, (_, c: string) => c.toUpperCase())
 export const snakeCase = (key: string): string =>
   key.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`)
-
-/**
- * Reads a scheduler_config.json. Python writes Infinity and NaN into JSON (lambda_min_clipped is −Infinity in real
- * files), which JSON.parse refuses: outside strings these words become numbers.
- */
-export const parseConfigJson = (text: string): Record<string, unknown> => {
-  const marked = text.replace(/"(?:[^"\\]|\\.)*"|-?\bInfinity\b|\bNaN\b/g, (token) =>
-    token.startsWith('"') ? token : `{"__number":"${token}"}`
-  )
-  return JSON.parse(marked, (_, value: unknown) => {
-    const word = (value as { __number?: unknown } | null)?.__number
-    return typeof word === 'string' ? Number(word) : value
-  }) as Record<string, unknown>
-}

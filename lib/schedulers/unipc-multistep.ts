@@ -102,21 +102,18 @@ export class UniPCMultistepScheduler extends VariancePreservingScheduler<typeof 
     return timesteps.slice(begin).map((timestep, k) => {
       const i = begin + k
       const levels = Array.from({ length: k + 1 }, (_, back) => this.level(sigmas[i - back]!))
-      const { convert, kept } = solverOutput(config, config.predictX0, sigmas[i]!, levels[0]!)
+      const { convert, kept } = solverOutput(config, config.predictX0, sigmas[i]!, levels[0]!, true)
       const writes = []
-      // ε over x must be kept before the corrector replaces x
-      const output: Terms = 'x' in kept ? { h: 1 } : kept
-      const rowConvert = 'x' in kept ? { ...convert, c: 1 / levels[0]!.sigma, d: -levels[0]!.alpha / levels[0]!.sigma } : convert
       if (k > 0 && !config.disableCorrector.includes(i - 1)) {
         const outputs = Array.from({ length: lastOrder }, (_, back) => history.ago(back))
-        writes.push(write('x', this.update(levels[0]!, levels.slice(1), outputs, { [last]: 1 }, output)))
+        writes.push(write('x', this.update(levels[0]!, levels.slice(1), outputs, { [last]: 1 }, kept)))
       }
-      writes.push(history.push(output), write(last, { x: 1 }))
+      writes.push(history.push(kept), write(last, { x: 1 }))
       const most = config.lowerOrderFinal ? Math.min(config.solverOrder, timesteps.length - i) : config.solverOrder
       lastOrder = Math.min(most, k + 1)
       const outputs = Array.from({ length: lastOrder }, (_, back) => history.ago(back))
       writes.push(write('x', this.update(this.level(sigmas[i + 1]!), levels, outputs, { x: 1 })))
-      return { timestep, convert: rowConvert, writes }
+      return { timestep, convert, writes }
     })
   }
 

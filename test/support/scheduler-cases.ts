@@ -72,7 +72,7 @@ export type Executor = (
 
 export interface CaseErrors {
   readonly scheduler: Scheduler
-  /** Largest difference of a timestep, and of a sigma as a share of the largest sigma. */
+  /** Largest difference of a timestep, and of a sigma, as a share of the largest. */
   readonly timesteps: number
   readonly sigmas: number
   readonly init: number
@@ -89,10 +89,12 @@ export const check = (c: SchedulerCase, execute: Executor): CaseErrors => {
   const random = new TorchRandom(c.seed)
   const initial = random.randn(256)
   const rows = execute(plan, { initial, model: standIn, noise: () => random.randn(256) })
-  const timesteps = plan.rows.map((row, i) => Math.abs(Math.fround(row.timestep) - c.expected.timesteps[i]!))
   return {
     scheduler,
-    timesteps: Math.max(...timesteps),
+    timesteps: relativeError(
+      plan.rows.map((row) => Math.fround(row.timestep)),
+      c.expected.timesteps
+    ),
     sigmas: c.expected.sigmas && scheduler.sigmas ? relativeError(scheduler.sigmas, c.expected.sigmas) : 0,
     init: relativeError(
       initial.map((v) => v * plan.initNoiseSigma),
