@@ -235,6 +235,9 @@ GenerateJob generateJob(const Napi::Object& o) {
   job.prompt.length = integer(prompt, "length");
   job.prompt.skip = static_cast<int>(integer(prompt, "skip"));
   job.prompt.normSkipped = boolean(prompt, "normSkipped");
+  job.prompt.negativeRows = integer(prompt, "negativeRows");
+  job.prompt.negativeSkip = static_cast<int>(integer(prompt, "negativeSkip"));
+  if (job.prompt.negativeRows < 0 || job.prompt.negativeRows > job.prompt.rows) wrong("negativeRows", "at most `rows`");
   const Napi::Array encoders = array(prompt, "encoders");
   for (uint32_t i = 0; i < encoders.Length(); i++) {
     const auto e = encoders.Get(i).As<Napi::Object>();

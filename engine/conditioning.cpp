@@ -9,7 +9,7 @@ namespace {
 
 /// A1111's emphasis: every token's vector times its weight, then the whole scaled back to the mean it had, per
 /// sequence.
-void emphasize(std::vector<float>& hidden, const std::vector<float>& weights, int64_t length, int64_t width) {
+void emphasize(std::vector<float>& hidden, const float* weights, int64_t length, int64_t width) {
   const auto sequence = static_cast<size_t>(length * width);
   for (size_t start = 0, token = 0; start < hidden.size(); start += sequence) {
     const auto begin = hidden.begin() + static_cast<ptrdiff_t>(start), end = begin + static_cast<ptrdiff_t>(sequence);
@@ -20,6 +20,34 @@ void emphasize(std::vector<float>& hidden, const std::vector<float>& weights, in
     if (after != 0)
       for (auto v = begin; v != end; v++) *v = static_cast<float>(*v * (before / after));
   }
+}
+
+Tensor hiddenState(Context& context, const ClipText& encoder, const ClipText::Output& encoded, int skip, bool norm) {
+  const auto depth = static_cast<int>(encoded.hiddenStates.size());
+  if (skip < 0 || skip >= depth)
+    throw Error(ErrorCode::InvalidArgument,
+                format("Expected clipSkip to leave at least one of the text encoder's %d layers but received %d", depth - 1,
+                       skip));
+  if (skip == 0 && norm) return encoded.last;
+  const Tensor& state = encoded.hiddenStates[static_cast<size_t>(depth - 1 - skip)];
+  return norm ? encoder.finalNorm(context, state) : state;
+}
+
+/// Weights and zero rows, for the rows of `state` that begin at `firstRow`; seldom needed, so by way of the host.
+Tensor adjust(Context& context, const Tensor& state, const PromptInput& prompt, const EncoderInput& input, int64_t firstRow) {
+  const int64_t width = state.shape.last(), rows = state.shape[0] / prompt.chunks;
+  const auto zero = [&](int64_t r) { return !prompt.zeroRows.empty() && prompt.zeroRows[static_cast<size_t>(firstRow + r)]; };
+  bool zeros = false;
+  for (int64_t r = 0; r < rows; r++) zeros = zeros || zero(r);
+  if (input.weights.empty() && !zeros) return state;
+
+  std::vector<float> host(static_cast<size_t>(state.shape.count()));
+  context.backend.download(state, host.data());
+  const int64_t tokens = prompt.chunks * prompt.length;
+  if (!input.weights.empty()) emphasize(host, input.weights.data() + firstRow * tokens, prompt.length, width);
+  for (int64_t r = 0; r < rows; r++)
+    if (zero(r)) std::fill_n(host.begin() + static_cast<ptrdiff_t>(r * tokens * width), tokens * width, 0.0f);
+  return upload(context, host, state.shape);
 }
 
 }  // namespace
@@ -45,30 +73,16 @@ Conditioning encodePrompts(Context& context, const std::vector<const ClipText*>&
     const EncoderInput& input = prompt.encoders[i];
     expect(static_cast<int64_t>(input.ids.size()) == sequences * prompt.length, "ids [rows, chunks, length]");
     const ClipText::Output encoded = encoder.encode(context, input.ids, prompt.length);
-    const auto depth = static_cast<int>(encoded.hiddenStates.size());
-    if (prompt.skip < 0 || prompt.skip >= depth)
-      throw Error(ErrorCode::InvalidArgument,
-                  format("Expected clipSkip to leave at least one of the text encoder's %d layers but received %d",
-                         depth - 1, prompt.skip));
-    Tensor hidden = encoded.last;
-    if (prompt.skip > 0) {
-      hidden = encoded.hiddenStates[static_cast<size_t>(depth - 1 - prompt.skip)];
-      if (prompt.normSkipped) hidden = encoder.finalNorm(context, hidden);
-    }
-    const int64_t own = encoder.config().hiddenSize;
-    const bool zeros = std::any_of(prompt.zeroRows.begin(), prompt.zeroRows.end(), [](uint8_t z) { return z; });
-    if (!input.weights.empty() || zeros) {  // seldom: by way of the host
-      std::vector<float> host(static_cast<size_t>(hidden.shape.count()));
-      context.backend.download(hidden, host.data());
-      if (!input.weights.empty()) emphasize(host, input.weights, prompt.length, own);
-      const auto row = static_cast<ptrdiff_t>(prompt.chunks * prompt.length * own);
-      for (size_t r = 0; zeros && r < prompt.zeroRows.size(); r++)
-        if (prompt.zeroRows[r])
-          std::fill_n(host.begin() + static_cast<ptrdiff_t>(r) * row, row, 0.0f);
-      hidden = upload(context, host, hidden.shape);
-    }
-    context.backend.copyColumns(hidden, flat, column);
-    column += own;
+    const auto place = [&](int64_t firstRow, int64_t rows, int skip) {
+      if (rows == 0) return;
+      const Tensor state = slice(context, hiddenState(context, encoder, encoded, skip, prompt.normSkipped),
+                                 firstRow * prompt.chunks, rows * prompt.chunks);
+      const Tensor adjusted = adjust(context, state, prompt, input, firstRow);
+      context.backend.copyColumns(adjusted, slice(context, flat, firstRow * prompt.chunks, rows * prompt.chunks), column);
+    };
+    place(0, prompt.negativeRows, prompt.negativeSkip);
+    place(prompt.negativeRows, prompt.rows - prompt.negativeRows, prompt.skip);
+    column += encoder.config().hiddenSize;
 
     if (encoded.projected) {
       const int64_t n = encoded.projected.shape.last();

@@ -20,6 +20,9 @@ struct PromptInput {
   std::vector<EncoderInput> encoders;  // as many as the model has
   /// Which hidden state steers the UNet: 0 the last one after the final norm; n > 0 the n-th before the end.
   int skip = 0;
+  /// The first rows, negative prompts, have a number of their own: diffusers' clip_skip does not reach them.
+  int64_t negativeRows = 0;
+  int negativeSkip = 0;
   bool normSkipped = true;             // the final norm over a skipped state too (SD; SDXL takes it raw)
   std::vector<uint8_t> zeroRows;       // rows that become all zeros (SDXL's empty negative prompt); may be empty
   /// Where the caller has embeddings already: they are used instead of the encoders.

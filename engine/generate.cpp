@@ -139,14 +139,14 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
   };
   options.onStep = [&](const StepState& state) {
     const PlanRow& row = job.plan.rows[state.row];
-    if (!onStep || !row.step) return;
+    if (!onStep) return;
     GenerateEvent event{state.row, state.step, state.steps, state.timestep, {}, {}, {}, {}};
     if (job.stepLatents) {
       event.latents = downloaded(context, state.x);
       event.predictedNoise = downloaded(context, state.m);
       event.predictedOriginal = downloaded(context, state.p);
     }
-    if (job.previewEvery > 0 && (state.step % job.previewEvery == 0 || state.step == state.steps))
+    if (row.step && job.previewEvery > 0 && (state.step % job.previewEvery == 0 || state.step == state.steps))
       event.preview = decodePixels(context, models, downloaded(context, state.p), result.latentShape);
     onStep(std::move(event));
   };

@@ -45,6 +45,7 @@ struct GenerateJob {
   int previewEvery = 0;         // decode the predicted original every so many steps; 0: never
 };
 
+/// After every UNet evaluation, as diffusers' callback; `step` counts only the rows that count for progress.
 struct GenerateEvent {
   size_t row;
   int step, steps;

@@ -14,6 +14,8 @@ export interface NativeGenerateJob {
     length: number
     encoders: { ids: Int32Array; weights?: Float32Array | undefined }[]
     skip: number
+    negativeRows: number
+    negativeSkip: number
     normSkipped: boolean
     zeroRows?: boolean[] | undefined
     /** Given embeddings instead of ids: [rows, tokens, width] and [rows, pooled width]. */

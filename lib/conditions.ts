@@ -27,8 +27,18 @@ export const promptInput = (
   warn: (message: string) => void
 ): NativePrompt => {
   const rows = options.prompts.length * (guided ? 2 : 1)
-  const skip = (options.clipSkip ?? 0) + (traits.xl ? 1 : 0)
-  const base = { rows, chunks: 1, length: 77, encoders: [], skip, normSkipped: !traits.xl }
+  // diffusers' clip_skip counts from the layer that the family uses, and leaves negative prompts alone.
+  const usual = traits.xl ? 1 : 0
+  const base = {
+    rows,
+    chunks: 1,
+    length: 77,
+    encoders: [],
+    skip: usual + (options.clipSkip ?? 0),
+    negativeRows: rows - options.prompts.length,
+    negativeSkip: usual,
+    normSkipped: !traits.xl
+  }
   if (options.promptEmbeds) return { ...base, ...givenEmbeds(options, guided, traits.xl) }
 
   const empty = (): string[] => options.prompts.map(() => '')

@@ -71,8 +71,11 @@ export interface Txt2ImgOptions {
   onStep?: (event: StepEvent) => void
 }
 
+/** One after every UNet evaluation, as diffusers' callback_on_step_end: solvers with several evaluations per step send several. */
 export interface StepEvent {
-  /** Steps done, 1..steps. */
+  /** Evaluations done, from 1. */
+  readonly evaluation: number
+  /** Steps done, 0..steps: evaluations inside a step do not count. */
   readonly step: number
   readonly steps: number
   readonly timestep: number

@@ -129,6 +129,7 @@ const stepEvent = (event: NativeStepEvent, o: ResolvedOptions): StepEvent => {
   const { step, steps, timestep, latents, predictedNoise, predictedOriginal } = event
   const images = event.preview ? split(event.preview, o.width, o.height) : undefined
   return {
+    evaluation: event.row + 1,
     step,
     steps,
     timestep,

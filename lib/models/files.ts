@@ -1,5 +1,6 @@
 import { readFile, readdir, stat } from 'node:fs/promises'
 import { DiffusionError, modelFormat } from '../errors.js'
+import { parseConfigJson } from '../json.js'
 import { isObject, type ConfigJson } from './config-reader.js'
 
 export const modelNotFound = (message: string, cause?: unknown): DiffusionError =>
@@ -33,7 +34,7 @@ export const readJson = async (path: string, what: string): Promise<ConfigJson> 
   }
   let json: unknown
   try {
-    json = JSON.parse(text)
+    json = parseConfigJson(text)
   } catch (error) {
     const remedy = text.startsWith('version https://git-lfs')
       ? 'this is a Git LFS pointer; fetch the file with `git lfs pull` or download it again'

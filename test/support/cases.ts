@@ -1,6 +1,6 @@
 /** The pipeline cases of test/reference/tiny/*.json, as calls of this library. */
 import { readFileSync } from 'node:fs'
-import { createScheduler, type Txt2ImgOptions } from 'node-diffusion'
+import { createScheduler, parseConfigJson, type Txt2ImgOptions } from 'node-diffusion'
 import { reference } from './paths.js'
 import { TestFile } from './safetensors.js'
 
@@ -18,7 +18,7 @@ export interface Family {
 }
 
 export const family = (name: string): Family => ({
-  cases: JSON.parse(readFileSync(reference('tiny', `${name}.json`), 'utf8')) as PipelineCase[],
+  cases: parseConfigJson(readFileSync(reference('tiny', `${name}.json`), 'utf8')) as unknown as PipelineCase[],
   tensors: new TestFile(reference('tiny', `${name}.safetensors`))
 })
 
