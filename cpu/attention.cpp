@@ -11,6 +11,7 @@ constexpr double kLog2E = 1.44269504088896340736;
 constexpr int64_t kPackedFloats = 2 << 20;
 // Keys and values of a block, and the state of a task's queries: a share of the L2 cache each.
 constexpr int64_t kBlockFloats = 12288, kStateFloats = 32768;
+constexpr int64_t kFewFloats = 131072;
 
 int64_t ceilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -45,6 +46,7 @@ void CpuBackend::attention(const AttentionArgs& a) {
   const auto rowOf = [&](const Tensor& t, int64_t head, int64_t i) {
     return t.f32() + (head / a.heads * t.shape[1] + i) * t.stride + head % a.heads * d;
   };
+  const bool fewKeys = together * headFloats <= kFewFloats;
   float* const packed = shared_.floats(together * headFloats);
 
   for (int64_t begin = 0; begin < heads; begin += together) {
@@ -57,7 +59,10 @@ void CpuBackend::attention(const AttentionArgs& a) {
                 packedK + (blocks * blockKeys + key) * d);
     });
     pool_.parallelFor(count * tasks, [&](int64_t task, int thread) {
-      const int64_t head = task / tasks, query = task % tasks * taskQueries;
+      // Few keys: all heads of a query block one after the other, they share cache lines of q and y. Many
+      // keys: all query blocks of a head, they share its keys and values.
+      const int64_t head = fewKeys ? task % count : task / tasks;
+      const int64_t query = (fewKeys ? task / count : task % tasks) * taskQueries;
       const float* const packedK = packed + head * headFloats;
       AttentionTask t;
       t.q = rowOf(a.q, begin + head, query), t.qStride = a.q.stride;

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <string>
 
+#include "bench/native/attention-bench.h"
 #include "bench/native/peak.h"
 #include "bench/native/peers.h"
 #include "bench/native/prepared.h"
@@ -51,6 +52,20 @@ void report(const Options& o, const Problem& p, const char* isa, int threads, co
   std::fflush(stdout);
 }
 
+/// GFLOP/s of `peak` GFLOP/s, or GB/s of `peak` GB/s.
+void reportOperation(const Options& o, const Operation& operation, const char* isa, int threads, double best, double peak) {
+  const bool arithmetic = operation.flops > 0;
+  const double speed = (arithmetic ? operation.flops : operation.bytes) / best * 1e-9;
+  const char* unit = arithmetic ? "gflops" : "gbytes";
+  if (o.json)
+    std::printf("{\"name\":\"%s\",\"isa\":\"%s\",\"threads\":%d,\"ms\":%.4f,\"%s\":%.2f,\"peak\":%.2f,\"share\":%.4f}\n",
+                operation.name.c_str(), isa, threads, best * 1e3, unit, speed, peak, speed / peak);
+  else
+    std::printf("%-28s %10.3f %10.1f %7.1f%%%s\n", operation.name.c_str(), best * 1e3, speed, 100 * speed / peak,
+                arithmetic ? "" : "  GB/s, of the bandwidth");
+  std::fflush(stdout);
+}
+
 bool wanted(const Options& o, const char* name) {
   for (const std::string& part : o.names)
     if (std::strstr(name, part.c_str())) return true;
@@ -89,6 +104,15 @@ void runAll(const Options& o) {
       keepBest(times.onednn, onednn);
     }
     report(o, problem, kernels.name, pool.threads(), times, peak);
+  }
+  for (const Operation& operation : sd15Operations(backend, [&](const char* name) { return wanted(o, name); })) {
+    double best = 1e30, peak = 0;
+    const double end = seconds() + o.seconds;
+    for (int round = 0; round < 3 || seconds() < end; round++) {
+      peak = std::max(peak, operation.flops > 0 ? fmaPeak(kernels.name, pool, 0.003) : bandwidth);
+      keepBest(best, operation.run);
+    }
+    reportOperation(o, operation, kernels.name, pool.threads(), best, peak);
   }
 }
 

@@ -37,9 +37,9 @@ inline void multiplyPanel(const AttentionTask& t, const float* a, int64_t stride
                           const float* b, int k, float* c, bool first) {
   const float* pointers[kMr];
   const int32_t length = k;
-  const int64_t tiles = (rows + kMr - 1) / kMr;
+  const int64_t tiles = (rows + kMr - 1) / kMr, least = rows / tiles, taller = rows - least * tiles;
   for (int64_t tile = 0, row = 0; tile < tiles; tile++) {
-    const int height = static_cast<int>((rows - row + tiles - tile - 1) / (tiles - tile));
+    const int height = static_cast<int>(least + (tile < taller));
     for (int i = 0; i < height; i++) pointers[i] = a + (row + i) * stride;
     t.gemmTile[height - 1]({pointers, 0, &length, 1, b, c + row * kNr, first});
     row += height;
@@ -85,15 +85,32 @@ inline void maskCausal(float* s, int keys, int64_t key, int64_t query) {
   }
 }
 
+/// Queries in a panel: kNr, fewer in the last one, 0 after it.
+ND_INLINE int lanesOf(const AttentionTask& t, int panel) {
+  const int left = t.queries - panel * kNr;
+  return left < 0 ? 0 : left < kNr ? left : kNr;
+}
+
+/// Asks for the cache lines of a panel's rows of q (forWrite 0) or y (1): a head's stretch of a row is too
+/// short for the hardware to foresee the next.
+template <int forWrite>
+ND_INLINE void prefetchPanel(const float* rows, int64_t stride, int count, int d) {
+  for (int j = 0; j < count; j++)
+    for (int c = 0; c < d; c += 16) __builtin_prefetch(rows + j * stride + c, forWrite);
+}
+
 inline void attentionQueries(const AttentionTask& t) {
   const int d = t.headDim, panels = (t.queries + kNr - 1) / kNr;
   const int64_t panelFloats = 2 * d * kNr + 2 * kNr;  // Qᵀ, Oᵀ, maximum, sum
   float* const factor = t.scratch + panels * panelFloats;
   float* const s = factor + kNr;
 
+  prefetchPanel<0>(t.q, t.qStride, lanesOf(t, 0), d);
+  prefetchPanel<1>(t.y, t.yStride, lanesOf(t, 0), d);
   for (int panel = 0; panel < panels; panel++) {
     float *q = t.scratch + panel * panelFloats, *state = q + 2 * d * kNr;
-    const int lanes = t.queries - panel * kNr < kNr ? t.queries - panel * kNr : kNr;
+    const int lanes = lanesOf(t, panel);
+    prefetchPanel<0>(t.q + (panel + 1) * kNr * t.qStride, t.qStride, lanesOf(t, panel + 1), d);
     for (int j = 0; j < kNr; j++) {
       const float* row =
           t.q + (panel * kNr + (j < lanes ? j : 0)) * t.qStride;  // lanes past the end repeat a query
@@ -124,7 +141,8 @@ inline void attentionQueries(const AttentionTask& t) {
 
   for (int panel = 0; panel < panels; panel++) {
     const float *o = t.scratch + panel * panelFloats + d * kNr, *total = o + d * kNr + kNr;
-    const int lanes = t.queries - panel * kNr < kNr ? t.queries - panel * kNr : kNr;
+    const int lanes = lanesOf(t, panel);
+    prefetchPanel<1>(t.y + (panel + 1) * kNr * t.yStride, t.yStride, lanesOf(t, panel + 1), d);
     for (int j = 0; j < lanes; j++) {
       const float scale = 1.0f / total[j];
       float* y = t.y + (panel * kNr + j) * t.yStride;
