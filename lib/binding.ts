@@ -1,4 +1,5 @@
 /** Finds the addon and gives its exports types. Nothing else in lib/ touches it. */
+import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -127,6 +128,11 @@ let loaded: Native | undefined
 
 /** The package's root: this file runs from dist/. */
 export const packageRoot = join(dirname(fileURLToPath(import.meta.url)), '..')
+
+let ownVersion: string | undefined
+/** This package's version. */
+export const version = (): string =>
+  (ownVersion ??= (JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string }).version)
 
 /**
  * The addon, loaded on first use: a local build in build/Release, else the prebuilt one for this platform.

@@ -1,7 +1,5 @@
-import { readFileSync } from 'node:fs'
 import { availableParallelism, cpus, totalmem } from 'node:os'
-import { join } from 'node:path'
-import { native, packageRoot } from './binding.js'
+import { native, version } from './binding.js'
 
 export interface Inspection {
   readonly version: string
@@ -20,9 +18,8 @@ export interface Inspection {
 /** What this installation runs on. @throws DiffusionError ERR_ND_NO_BINARY */
 export const inspect = (): Inspection => {
   const { isas, backend, cuda, cudaReason } = native().inspect()
-  const { version } = JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string }
   return {
-    version,
+    version: version(),
     node: process.version,
     platform: `${process.platform}-${process.arch}`,
     cpu: { model: cpus()[0]?.model ?? 'unknown', threads: availableParallelism(), memory: totalmem() },

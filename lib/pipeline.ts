@@ -255,7 +255,17 @@ const checkScheduler = (value: unknown): Scheduler => {
 }
 
 const chooseScheduler = (choice: Scheduler | string | undefined, folder: ModelFolder): Scheduler => {
+  if (choice !== undefined && typeof choice !== 'string') return checkScheduler(choice)
   const config = { ...folder.scheduler.config, _class_name: folder.scheduler.className }
-  if (choice === undefined) return createScheduler(config)
-  return typeof choice === 'string' ? createScheduler(choice, config) : checkScheduler(choice)
+  const make = (corrections: object): Scheduler =>
+    choice === undefined ? createScheduler({ ...config, ...corrections }) : createScheduler(choice, { ...config, ...corrections })
+  const scheduler = make({})
+  if (folder.className !== 'StableDiffusionPipeline') return scheduler
+  // As diffusers' StableDiffusionPipeline corrects configs that are older than these two fields.
+  const { stepsOffset, clipSample } = scheduler.config as { stepsOffset?: number; clipSample?: boolean }
+  const corrections = {
+    ...(stepsOffset !== undefined && stepsOffset !== 1 ? { steps_offset: 1 } : {}),
+    ...(clipSample ? { clip_sample: false } : {})
+  }
+  return Object.keys(corrections).length ? make(corrections) : scheduler
 }

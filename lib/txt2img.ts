@@ -1,5 +1,5 @@
 /** One text-to-image call: options → plan and conditions → native job → pictures. */
-import { native, translated, type NativeGenerateJob, type NativeSession, type NativeStepEvent } from './binding.js'
+import { native, translated, version, type NativeGenerateJob, type NativeSession, type NativeStepEvent } from './binding.js'
 import { guidanceEmbedding, promptInput, timeIds, type TextTraits } from './conditions.js'
 import { invalidArgument } from './errors.js'
 import { DiffusionImage } from './image.js'
@@ -167,7 +167,7 @@ const parametersText = (o: ResolvedOptions, scheduler: Scheduler, models: Txt2Im
     width: o.width,
     height: o.height,
     model: models.name,
-    version: 'node-diffusion',
+    version: `node-diffusion ${version()}`,
     other
   })
 }
