@@ -6,33 +6,36 @@
 namespace nd {
 
 namespace {
-// The widened block of weights is read once per tile and has to stay in a 32 KB L1 cache beside the rows of this
-// tile and of the next one (6 rows × 320 floats are 7.5 KB).
+// The widened block of weights is read once per tile and has to stay in a 32 KB L1 cache beside the rows of
+// this tile and of the next one (6 rows × 320 floats are 7.5 KB).
 constexpr int64_t kBlockBytes = 20 << 10;
-// A task's rows of one K block are read once per panel: they stay in L2 (512 KB on the smallest CPU that matters),
-// and so should its accumulators.
+// A task's rows of one K block are read once per panel: they stay in L2 (512 KB on the smallest CPU that
+// matters), and so should its accumulators.
 constexpr int64_t kRowBytes = 256 << 10, kAccumulatorBytes = 256 << 10;
 
-// Cycles per k, from measurements on Zen 3: one row of a tile, widening one row of a panel, fetching one element of
-// A from beyond L2.
+// Cycles per k, from measurements on Zen 3: one row of a tile, widening one row of a panel, fetching one
+// element of A from beyond L2.
 constexpr double kTileRow = 1, kWiden = 3, kFetch = 0.3;
 }  // namespace
 
-/// The cut that a small model of the cost finds fastest: time = rounds of tasks over the threads × cycles of a task,
-/// where a task pays for its multiplications, for widening its weights and for fetching its rows. Few rows are cut
-/// along N, few panels along M.
+/// The cut that a small model of the cost finds fastest: time = rounds of tasks over the threads × cycles of
+/// a task, where a task pays for its multiplications, for widening its weights and for fetching its rows. Few
+/// rows are cut along N, few panels along M.
 GemmBlocking chooseBlocking(const KernelTable& kernels, int threads, int64_t m, int64_t panels, int64_t k) {
   const int64_t nr = kernels.nr, mr = kernels.mr;
   const int64_t kc = std::min<int64_t>(k, kBlockBytes / (nr * static_cast<int64_t>(sizeof(float))));
-  const int64_t mcMost = std::max<int64_t>(mr, kRowBytes / (kc * static_cast<int64_t>(sizeof(float))) / mr * mr);
+  const int64_t mcMost =
+      std::max<int64_t>(mr, kRowBytes / (kc * static_cast<int64_t>(sizeof(float))) / mr * mr);
   GemmBlocking best{};
   double bestCost = 0;
   const int64_t mTasksLeast = (m + mcMost - 1) / mcMost;
   const int64_t mTasksMost = std::min((m + mr - 1) / mr, 2 * mTasksLeast + 4 * threads);
   for (int64_t mTasks = mTasksLeast; mTasks <= mTasksMost; mTasks++) {
     const int64_t mc = (m + mTasks - 1) / mTasks;
-    const int64_t most = std::max<int64_t>(1, kAccumulatorBytes / (mc * nr * static_cast<int64_t>(sizeof(float))));
-    const int64_t nTasksLeast = (panels + most - 1) / most, nTasksMost = std::min(panels, nTasksLeast + 4 * threads);
+    const int64_t most =
+        std::max<int64_t>(1, kAccumulatorBytes / (mc * nr * static_cast<int64_t>(sizeof(float))));
+    const int64_t nTasksLeast = (panels + most - 1) / most,
+                  nTasksMost = std::min(panels, nTasksLeast + 4 * threads);
     for (int64_t nTasks = nTasksLeast; nTasks <= nTasksMost; nTasks++) {
       const int64_t perTask = (panels + nTasks - 1) / nTasks;
       const int64_t rounds = (mTasks * nTasks + threads - 1) / threads;

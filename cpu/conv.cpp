@@ -1,8 +1,9 @@
 // Linear layers and convolutions: their arguments as one implicit matrix product.
 //   linear   x [.., K] → y [.., N]: row m of A is row m of x
-//   conv2d   x [B, H, W, C1] (+ skip [B, H, W, C2]) → y [B, Ho, Wo, N]: row m of A is what the kernel sees at pixel m
-// Resizing by nearest neighbour, padding and concatenation are only a matter of where the rows point to; nothing is
-// copied.
+//   conv2d   x [B, H, W, C1] (+ skip [B, H, W, C2]) → y [B, Ho, Wo, N]: row m of A is what the kernel sees at
+//   pixel m
+// Resizing by nearest neighbour, padding and concatenation are only a matter of where the rows point to;
+// nothing is copied.
 #include <algorithm>
 #include <cmath>
 
@@ -18,7 +19,8 @@ std::vector<int32_t> nearestMap(int64_t in, int64_t out) {
   const float scale = static_cast<float>(in) / static_cast<float>(out);
   std::vector<int32_t> map(out);
   for (int64_t i = 0; i < out; i++)
-    map[i] = static_cast<int32_t>(std::min<int64_t>(static_cast<int64_t>(std::floor(static_cast<float>(i) * scale)), in - 1));
+    map[i] = static_cast<int32_t>(
+        std::min<int64_t>(static_cast<int64_t>(std::floor(static_cast<float>(i) * scale)), in - 1));
   return map;
 }
 
@@ -41,7 +43,8 @@ void CpuBackend::linear(const LinearArgs& a) {
   const PackedWeight& weight = packed(a.weight);
   expect(weight.panels > 0 && weight.k == a.x.shape.last() && weight.n == a.y.shape.last(),
          "linear: weight [N, K], x [.., K], y [.., N]");
-  expect(weight.kind != WeightKind::Geglu || a.activation == Activation::None, "linear: Geglu has its activation");
+  expect(weight.kind != WeightKind::Geglu || a.activation == Activation::None,
+         "linear: Geglu has its activation");
   GemmInput in;
   in.source[0] = source(a.x);
   gemm(k_, pool_, scratch_, a.x.shape.rows(), weight, in, output(a.y, a.bias, a.residual, a.activation));
@@ -57,8 +60,8 @@ void CpuBackend::conv2d(const ConvArgs& a) {
   in.kernelH = a.kernelH, in.kernelW = a.kernelW, in.stride = a.stride;
   in.padTop = a.padTop, in.padLeft = a.padLeft;
   const int64_t channels = in.source[0].channels + in.source[1].channels;
-  expect(weight.panels > 0 && weight.kind != WeightKind::Geglu && weight.k == channels * a.kernelH * a.kernelW &&
-             weight.n == a.y.shape.last(),
+  expect(weight.panels > 0 && weight.kind != WeightKind::Geglu &&
+             weight.k == channels * a.kernelH * a.kernelW && weight.n == a.y.shape.last(),
          "conv2d: weight [N, C1 + C2, kh, kw], y [B, Ho, Wo, N]");
 
   in.rows = a.kernelH == 1 && a.kernelW == 1 && a.stride == 1 && a.padTop == 0 && a.padLeft == 0 &&

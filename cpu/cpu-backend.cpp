@@ -26,10 +26,14 @@ float* Scratch::floats(int64_t count) {
 }
 
 CpuBackend::CpuBackend(const KernelTable& kernels, int threads)
-    : k_(kernels), pool_(threads), scratch_(pool_.threads()), weightBytes_(std::make_shared<std::atomic<size_t>>(0)) {}
+    : k_(kernels),
+      pool_(threads),
+      scratch_(pool_.threads()),
+      weightBytes_(std::make_shared<std::atomic<size_t>>(0)) {}
 
 std::string CpuBackend::description() const {
-  return format("%s, %d thread%s", isaDescription(k_.name).c_str(), pool_.threads(), pool_.threads() == 1 ? "" : "s");
+  return format("%s, %d thread%s", isaDescription(k_.name).c_str(), pool_.threads(),
+                pool_.threads() == 1 ? "" : "s");
 }
 
 void* CpuBackend::allocate(size_t bytes) {

@@ -48,11 +48,11 @@ class CpuBackend : public Backend {
 
   void linear(const LinearArgs& args) override;
   void conv2d(const ConvArgs& args) override;
-  void groupNorm(const GroupNormArgs& args) override;                     // norm.cpp
-  void layerNorm(const LayerNormArgs& args) override;                     // norm.cpp
-  void attention(const AttentionArgs& args) override;                     // attention.cpp
+  void groupNorm(const GroupNormArgs& args) override;  // norm.cpp
+  void layerNorm(const LayerNormArgs& args) override;  // norm.cpp
+  void attention(const AttentionArgs& args) override;  // attention.cpp
   void embed(const EmbedArgs& args) override;
-  void activate(Tensor x, Activation activation, Tensor y) override;      // elementwise.cpp
+  void activate(Tensor x, Activation activation, Tensor y) override;  // elementwise.cpp
   void add(Tensor a, Tensor b, Tensor y) override;
   void gatherRows(Tensor x, const int32_t* rows, Tensor y) override;
   void copyColumns(Tensor x, Tensor y, int64_t column) override;

@@ -29,7 +29,8 @@ Cpuid cpuid(uint32_t leaf) {
   __cpuid(v, 0);
   if (static_cast<uint32_t>(v[0]) < leaf) return r;
   __cpuidex(v, static_cast<int>(leaf), 0);
-  r = {static_cast<uint32_t>(v[0]), static_cast<uint32_t>(v[1]), static_cast<uint32_t>(v[2]), static_cast<uint32_t>(v[3])};
+  r = {static_cast<uint32_t>(v[0]), static_cast<uint32_t>(v[1]), static_cast<uint32_t>(v[2]),
+       static_cast<uint32_t>(v[3])};
 #else
   __get_cpuid_count(leaf, 0, &r.a, &r.b, &r.c, &r.d);  // zeros where the leaf does not exist
 #endif
@@ -58,7 +59,8 @@ bool hasAvx2() {
 
 bool hasAvx512() {
   const uint32_t features = cpuid(7).b;
-  return hasAvx2() && bit(features, 16) && bit(features, 17) && bit(features, 30) && bit(features, 31)  // F DQ BW VL
+  return hasAvx2() && bit(features, 16) && bit(features, 17) && bit(features, 30) &&
+         bit(features, 31)                  // F DQ BW VL
          && (savedState() & 0xe6) == 0xe6;  // mask and upper registers saved as well
 }
 #endif
@@ -109,9 +111,10 @@ const KernelTable& chooseKernels(const std::string& requested) {
   }
   bool known = false;
   for (const Isa& isa : kIsas) known = known || name == isa.name;
-  throw Error(ErrorCode::InvalidArgument,
-              format("Expected %s for %s but received '%s', which %s", here.c_str(), from.c_str(), name.c_str(),
-                     known ? "this machine does not have" : "is no instruction set known here"));
+  throw Error(
+      ErrorCode::InvalidArgument,
+      format("Expected %s for %s but received '%s', which %s", here.c_str(), from.c_str(), name.c_str(),
+             known ? "this machine does not have" : "is no instruction set known here"));
 }
 
 std::vector<IsaInfo> cpuIsas() {

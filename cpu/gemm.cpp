@@ -1,6 +1,7 @@
 // The blocked loops of GEMM and implicit convolution around the micro-kernel (kernels/gemm.h).
 //
-//   task (mc rows × some panels): for K block: rows' pointers → for panel: W block → fp32 (L1) → for tile of rows:
+//   task (mc rows × some panels): for K block: rows' pointers → for panel: W block → fp32 (L1) → for tile of
+//   rows:
 //     micro-kernel into the task's accumulators; after the last K block the epilogue writes y
 //
 // Accumulators are a buffer of the thread's own: y is written once, a residual may therefore be y itself, and
@@ -25,8 +26,8 @@ struct KBlock {
   int64_t k, length;
 };
 
-/// K in order, as runs of at most kc, gathered into blocks of at most kc. Long runs are cut evenly, so that the
-/// last block is no stump.
+/// K in order, as runs of at most kc, gathered into blocks of at most kc. Long runs are cut evenly, so that
+/// the last block is no stump.
 struct KPlan {
   std::vector<Run> runs;
   std::vector<int32_t> lengths;  // of the runs
@@ -90,7 +91,8 @@ void findRows(const GemmInput& in, const Run& run, int64_t m0, int64_t count, co
   const uint64_t height = in.mapY.size(), width = in.mapX.size();
   for (int64_t i = 0; i < count; i++) {
     // A negative coordinate is a huge unsigned one.
-    const uint64_t y = static_cast<int64_t>(corners[i].y) + run.ky, x = static_cast<int64_t>(corners[i].x) + run.kx;
+    const uint64_t y = static_cast<int64_t>(corners[i].y) + run.ky,
+                   x = static_cast<int64_t>(corners[i].x) + run.kx;
     const bool inside = y < height && x < width;
     rows[i] = inside ? data + (corners[i].image + in.mapY[y] * in.width + in.mapX[x]) * source.stride : zeros;
   }
@@ -118,12 +120,12 @@ struct TaskMemory {
   }
 };
 
-/// Tile i of `tiles` over `count` rows: sizes that differ by at most one, as a tile of two rows would run at half
-/// speed.
+/// Tile i of `tiles` over `count` rows: sizes that differ by at most one, as a tile of two rows would run at
+/// half speed.
 int64_t tileStart(int64_t count, int64_t tiles, int64_t i) { return count * i / tiles; }
 
-void finishTile(const KernelTable& k, const PackedWeight& w, const GemmOutput& out, const float* acc, int64_t m,
-                int rows, int64_t panel) {
+void finishTile(const KernelTable& k, const PackedWeight& w, const GemmOutput& out, const float* acc,
+                int64_t m, int rows, int64_t panel) {
   const bool geglu = w.kind == WeightKind::Geglu;
   const int features = geglu ? k.nr / 2 : k.nr;
   const int64_t n = panel * features;
@@ -159,7 +161,8 @@ void gemm(const KernelTable& k, ThreadPool& pool, std::vector<Scratch>& scratch,
   // Neighbouring tasks share the weights: with few rows those are what has to come from memory.
   pool.parallelFor(mTasks * nTasks, [&](int64_t task, int thread) {
     const int64_t m0 = m * (task % mTasks) / mTasks, count = m * (task % mTasks + 1) / mTasks - m0;
-    const int64_t p0 = weight.panels * (task / mTasks) / nTasks, p1 = weight.panels * (task / mTasks + 1) / nTasks;
+    const int64_t p0 = weight.panels * (task / mTasks) / nTasks,
+                  p1 = weight.panels * (task / mTasks + 1) / nTasks;
     const int64_t tiles = (count + k.mr - 1) / k.mr;
     const TaskMemory memory(scratch[thread], k, blocking, plan);
     if (!input.rows) findCorners(input, m0, count, memory.corners);
@@ -167,7 +170,8 @@ void gemm(const KernelTable& k, ThreadPool& pool, std::vector<Scratch>& scratch,
     for (size_t b = 0; b < plan.blocks.size(); b++) {
       const KBlock& kb = plan.blocks[b];
       for (int r = 0; r < kb.runs; r++)
-        findRows(input, plan.runs[kb.first + r], m0, count, memory.corners, memory.zeros, memory.rows + r * count);
+        findRows(input, plan.runs[kb.first + r], m0, count, memory.corners, memory.zeros,
+                 memory.rows + r * count);
 
       for (int64_t p = p0; p < p1; p++) {
         const int64_t element = (p * weight.k + kb.k) * k.nr;
@@ -181,7 +185,8 @@ void gemm(const KernelTable& k, ThreadPool& pool, std::vector<Scratch>& scratch,
           const int64_t i0 = tileStart(count, tiles, t);
           const int rows = static_cast<int>(tileStart(count, tiles, t + 1) - i0);
           float* acc = memory.accumulators + ((p - p0) * count + i0) * k.nr;
-          k.gemmTile[rows - 1]({memory.rows + i0, count, plan.lengths.data() + kb.first, kb.runs, block, acc, b == 0});
+          k.gemmTile[rows - 1](
+              {memory.rows + i0, count, plan.lengths.data() + kb.first, kb.runs, block, acc, b == 0});
           if (b + 1 == plan.blocks.size()) finishTile(k, weight, output, acc, m0 + i0, rows, p);
         }
       }

@@ -1,6 +1,7 @@
-// GEMM and convolution as one thing: y[M, N] = epilogue(A[M, K] Wᵀ), where row m of A is not stored but found.
-// For a Linear it is row m of x; for a convolution the pixels under output pixel m's kernel, one after the other.
-// K is cut into runs: ranges that are contiguous in memory in every row (a tap's channels of x or of skip).
+// GEMM and convolution as one thing: y[M, N] = epilogue(A[M, K] Wᵀ), where row m of A is not stored but
+// found. For a Linear it is row m of x; for a convolution the pixels under output pixel m's kernel, one after
+// the other. K is cut into runs: ranges that are contiguous in memory in every row (a tap's channels of x or
+// of skip).
 #pragma once
 
 #include <vector>
@@ -24,8 +25,9 @@ struct GemmInput {
   Source source[2];  // x and skip
   bool rows = true;  // row m of A is pixel m of the sources (a Linear, a 1×1 convolution)
 
-  // Otherwise: NHWC images. A kernel of kernelH × kernelW slides over the sources resized to mapY × mapX pixels.
-  int64_t height = 0, width = 0;    // of the sources
+  // Otherwise: NHWC images. A kernel of kernelH × kernelW slides over the sources resized to mapY × mapX
+  // pixels.
+  int64_t height = 0, width = 0;  // of the sources
   int64_t outH = 0, outW = 0;
   int kernelH = 1, kernelW = 1, stride = 1, padTop = 0, padLeft = 0;
   std::vector<int32_t> mapY, mapX;  // resized coordinate → source coordinate

@@ -16,9 +16,9 @@ namespace nd {
 namespace {
 constexpr size_t kAlignment = 64;
 #if defined(__linux__)
-// A matrix product walks rows and panels that lie in as many pages as there are rows; with 4 KB pages it waits for
-// page tables, twice so in a virtual machine. Blocks are rounded up to whole huge pages from where that wastes
-// little.
+// A matrix product walks rows and panels that lie in as many pages as there are rows; with 4 KB pages it
+// waits for page tables, twice so in a virtual machine. Blocks are rounded up to whole huge pages from where
+// that wastes little.
 constexpr size_t kHugePage = 2 << 20, kHugeFrom = 4 * kHugePage;
 #endif
 }  // namespace
@@ -37,7 +37,8 @@ void* allocateAligned(size_t bytes, const char* purpose) {
 #endif
   if (!data) throw Error(ErrorCode::OutOfMemory, format("cannot allocate %zu bytes for %s", bytes, purpose));
 #if defined(__linux__)
-  if (alignment == kHugePage) madvise(data, size, MADV_HUGEPAGE);  // a wish; without it everything works, slower
+  if (alignment == kHugePage)
+    madvise(data, size, MADV_HUGEPAGE);  // a wish; without it everything works, slower
 #endif
   return data;
 }

@@ -1,4 +1,5 @@
-// Operations that move or add whole rows; bound by memory, so plain loops that the compiler vectorises are enough.
+// Operations that move or add whole rows; bound by memory, so plain loops that the compiler vectorises are
+// enough.
 #include <algorithm>
 #include <cstring>
 

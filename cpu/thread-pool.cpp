@@ -73,9 +73,10 @@ ThreadPool::ThreadPool(int threads) {
     { std::lock_guard lock(mutex_); }
     wake_.notify_all();
     for (auto& worker : workers_) worker.join();
-    throw Error(ErrorCode::OutOfMemory,
-                format("Expected to start %d threads but the system refused after %d. Pass a smaller `threads`.",
-                       threads, started));
+    throw Error(
+        ErrorCode::OutOfMemory,
+        format("Expected to start %d threads but the system refused after %d. Pass a smaller `threads`.",
+               threads, started));
   }
 }
 

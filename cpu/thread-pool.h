@@ -26,13 +26,17 @@ class ThreadPool {
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
-  /// Runs body(task, thread) for every task in 0..tasks−1; thread is in 0..threads()−1 and names the scratch that
-  /// the call may use. Returns when all are done. The first exception is rethrown here (tasks not yet begun are
-  /// dropped). One caller at a time; bodies must not call it again. With one thread or one task nothing leaves
-  /// the caller's thread.
+  /// Runs body(task, thread) for every task in 0..tasks−1; thread is in 0..threads()−1 and names the scratch
+  /// that the call may use. Returns when all are done. The first exception is rethrown here (tasks not yet
+  /// begun are dropped). One caller at a time; bodies must not call it again. With one thread or one task
+  /// nothing leaves the caller's thread.
   template <class Body>
   void parallelFor(int64_t tasks, Body&& body) {
-    run(tasks, [](void* b, int64_t task, int thread) { (*static_cast<std::remove_reference_t<Body>*>(b))(task, thread); },
+    run(
+        tasks,
+        [](void* b, int64_t task, int thread) {
+          (*static_cast<std::remove_reference_t<Body>*>(b))(task, thread);
+        },
         const_cast<void*>(static_cast<const void*>(&body)));
   }
 

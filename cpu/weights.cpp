@@ -38,18 +38,24 @@ T read(const HostTensor& part, int64_t i);
 template <>
 uint16_t read(const HostTensor& part, int64_t i) {
   switch (part.dtype) {
-    case DType::F8_E4M3: return floatToHalf(float8e4m3ToFloat(load<uint8_t>(part.data, i)));
-    case DType::F8_E5M2: return float8e5m2ToHalf(load<uint8_t>(part.data, i));
-    default: return load<uint16_t>(part.data, i);
+    case DType::F8_E4M3:
+      return floatToHalf(float8e4m3ToFloat(load<uint8_t>(part.data, i)));
+    case DType::F8_E5M2:
+      return float8e5m2ToHalf(load<uint8_t>(part.data, i));
+    default:
+      return load<uint16_t>(part.data, i);
   }
 }
 
 template <>
 float read(const HostTensor& part, int64_t i) {
   switch (part.dtype) {
-    case DType::F32: return load<float>(part.data, i);
-    case DType::BF16: return bfloatToFloat(load<uint16_t>(part.data, i));
-    default: return halfToFloat(read<uint16_t>(part, i));
+    case DType::F32:
+      return load<float>(part.data, i);
+    case DType::BF16:
+      return bfloatToFloat(load<uint16_t>(part.data, i));
+    default:
+      return halfToFloat(read<uint16_t>(part, i));
   }
 }
 
@@ -128,9 +134,15 @@ PackedWeight::~PackedWeight() { freeAligned(data); }
 void widen(const KernelTable& kernels, const PackedWeight& weight, int64_t index, int64_t count, float* to) {
   const uint8_t* from = weight.element(index);
   switch (weight.format) {
-    case WeightFormat::F32: std::memcpy(to, from, count * sizeof(float)); return;
-    case WeightFormat::F16: kernels.widenF16(reinterpret_cast<const uint16_t*>(from), to, count); return;
-    case WeightFormat::BF16: kernels.widenBf16(reinterpret_cast<const uint16_t*>(from), to, count); return;
+    case WeightFormat::F32:
+      std::memcpy(to, from, count * sizeof(float));
+      return;
+    case WeightFormat::F16:
+      kernels.widenF16(reinterpret_cast<const uint16_t*>(from), to, count);
+      return;
+    case WeightFormat::BF16:
+      kernels.widenBf16(reinterpret_cast<const uint16_t*>(from), to, count);
+      return;
   }
 }
 

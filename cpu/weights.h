@@ -1,9 +1,9 @@
-// Weights as the SIMD backend lays them out. Matrices become panels: NR output features wide, K-major, so that a
-// micro-kernel reads one straight line of memory:
+// Weights as the SIMD backend lays them out. Matrices become panels: NR output features wide, K-major, so
+// that a micro-kernel reads one straight line of memory:
 //   Linear, Conv  [N, K]  → [ceil(N / NR)][K][NR]          Conv: K = (ky, kx, c), c fastest
 //   Geglu         [2N, K] → [ceil(N / (NR/2))][K][NR]      NR/2 values, then their NR/2 gates
-// Elements keep the stored type (F8 becomes F16, exactly) and are widened to fp32 block by block while they are
-// used. A matrix takes the bytes of the file plus the padding of its last panel.
+// Elements keep the stored type (F8 becomes F16, exactly) and are widened to fp32 block by block while they
+// are used. A matrix takes the bytes of the file plus the padding of its last panel.
 #pragma once
 
 #include "cpu/kernels/kernel-table.h"

@@ -1,7 +1,8 @@
 // nd_bench: GFLOP/s and share of the measured peak for the matrix products of SD1.5.
 //   nd_bench [--json] [--isa avx2] [--threads 2] [--seconds 0.5 per problem] [--peers] [--processor-time]
 //            [part of a name ...]
-// Each problem alternates with the peak measurement and the best of each counts: the machine may be busy elsewhere.
+// Each problem alternates with the peak measurement and the best of each counts: the machine may be busy
+// elsewhere.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -39,30 +40,35 @@ void keepBest(double& best, Body&& body) {
   best = std::min(best, seconds() - start);
 }
 
-void report(const Options& o, const Problem& p, const char* isa, int threads, const Times& times, double peak) {
+void report(const Options& o, const Problem& p, const char* isa, int threads, const Times& times,
+            double peak) {
   const double speed = p.flops() / times.own * 1e-9;
   const double openblas = p.flops() / times.openblas * 1e-9, onednn = p.flops() / times.onednn * 1e-9;
   if (o.json)
-    std::printf("{\"name\":\"%s\",\"isa\":\"%s\",\"threads\":%d,\"ms\":%.4f,\"gflops\":%.2f,\"peak\":%.2f,"
-                "\"share\":%.4f,\"openblas\":%.2f,\"onednn\":%.2f}\n",
-                p.name, isa, threads, times.own * 1e3, speed, peak, speed / peak, openblas, onednn);
+    std::printf(
+        "{\"name\":\"%s\",\"isa\":\"%s\",\"threads\":%d,\"ms\":%.4f,\"gflops\":%.2f,\"peak\":%.2f,"
+        "\"share\":%.4f,\"openblas\":%.2f,\"onednn\":%.2f}\n",
+        p.name, isa, threads, times.own * 1e3, speed, peak, speed / peak, openblas, onednn);
   else
-    std::printf("%-28s %10.3f %10.1f %7.1f%% %10.1f %10.1f\n", p.name, times.own * 1e3, speed, 100 * speed / peak,
-                openblas, onednn);
+    std::printf("%-28s %10.3f %10.1f %7.1f%% %10.1f %10.1f\n", p.name, times.own * 1e3, speed,
+                100 * speed / peak, openblas, onednn);
   std::fflush(stdout);
 }
 
 /// GFLOP/s of `peak` GFLOP/s, or GB/s of `peak` GB/s.
-void reportOperation(const Options& o, const Operation& operation, const char* isa, int threads, double best, double peak) {
+void reportOperation(const Options& o, const Operation& operation, const char* isa, int threads, double best,
+                     double peak) {
   const bool arithmetic = operation.flops > 0;
   const double speed = (arithmetic ? operation.flops : operation.bytes) / best * 1e-9;
   const char* unit = arithmetic ? "gflops" : "gbytes";
   if (o.json)
-    std::printf("{\"name\":\"%s\",\"isa\":\"%s\",\"threads\":%d,\"ms\":%.4f,\"%s\":%.2f,\"peak\":%.2f,\"share\":%.4f}\n",
-                operation.name.c_str(), isa, threads, best * 1e3, unit, speed, peak, speed / peak);
+    std::printf(
+        "{\"name\":\"%s\",\"isa\":\"%s\",\"threads\":%d,\"ms\":%.4f,\"%s\":%.2f,\"peak\":%.2f,\"share\":%.4f}"
+        "\n",
+        operation.name.c_str(), isa, threads, best * 1e3, unit, speed, peak, speed / peak);
   else
-    std::printf("%-28s %10.3f %10.1f %7.1f%%%s\n", operation.name.c_str(), best * 1e3, speed, 100 * speed / peak,
-                arithmetic ? "" : "  GB/s, of the bandwidth");
+    std::printf("%-28s %10.3f %10.1f %7.1f%%%s\n", operation.name.c_str(), best * 1e3, speed,
+                100 * speed / peak, arithmetic ? "" : "  GB/s, of the bandwidth");
   std::fflush(stdout);
 }
 
@@ -74,7 +80,8 @@ bool wanted(const Options& o, const char* name) {
 
 void runAll(const Options& o) {
   if (o.processorTime && o.threads != 1)
-    throw Error(ErrorCode::InvalidArgument, "Expected --threads 1 beside --processor-time: waiting threads would count");
+    throw Error(ErrorCode::InvalidArgument,
+                "Expected --threads 1 beside --processor-time: waiting threads would count");
   if (o.processorTime) useProcessorTime();
   const KernelTable& kernels = chooseKernels(o.isa);
   CpuBackend backend(kernels, o.threads);
@@ -83,12 +90,13 @@ void runAll(const Options& o) {
   const double bandwidth = readBandwidth(pool, 0.5), onePeak = fmaPeak(kernels.name, single, 0.3);
   const double allPeak = fmaPeak(kernels.name, pool, 0.3);
   if (o.json)
-    std::printf("{\"isa\":\"%s\",\"threads\":%d,\"peak1\":%.2f,\"peak\":%.2f,\"bandwidth\":%.2f}\n", kernels.name,
-                pool.threads(), onePeak, allPeak, bandwidth);
+    std::printf("{\"isa\":\"%s\",\"threads\":%d,\"peak1\":%.2f,\"peak\":%.2f,\"bandwidth\":%.2f}\n",
+                kernels.name, pool.threads(), onePeak, allPeak, bandwidth);
   else
-    std::printf("%s: fp32 peak %.1f GFLOP/s on one thread, %.1f on %d; %.1f GB/s\n%-28s %10s %10s %8s %10s %10s\n",
-                kernels.name, onePeak, allPeak, pool.threads(), bandwidth, "", "ms", "GFLOP/s", "of peak", "OpenBLAS",
-                "oneDNN");
+    std::printf(
+        "%s: fp32 peak %.1f GFLOP/s on one thread, %.1f on %d; %.1f GB/s\n%-28s %10s %10s %8s %10s %10s\n",
+        kernels.name, onePeak, allPeak, pool.threads(), bandwidth, "", "ms", "GFLOP/s", "of peak", "OpenBLAS",
+        "oneDNN");
   for (const Problem& problem : sd15Problems()) {
     if (!wanted(o, problem.name)) continue;
     Prepared prepared(backend, problem);
@@ -105,7 +113,8 @@ void runAll(const Options& o) {
     }
     report(o, problem, kernels.name, pool.threads(), times, peak);
   }
-  for (const Operation& operation : sd15Operations(backend, [&](const char* name) { return wanted(o, name); })) {
+  for (const Operation& operation :
+       sd15Operations(backend, [&](const char* name) { return wanted(o, name); })) {
     double best = 1e30, peak = 0;
     const double end = seconds() + o.seconds;
     for (int round = 0; round < 3 || seconds() < end; round++) {
@@ -134,8 +143,10 @@ Options parse(int count, char** arguments) {
     } else if (a == "--seconds" && more) {
       o.seconds = std::atof(arguments[++i]);
     } else if (a.rfind("--", 0) == 0) {
-      throw Error(ErrorCode::InvalidArgument,
-                  "Expected --json, --peers, --processor-time, --isa NAME, --threads N or --seconds S but received " + a);
+      throw Error(
+          ErrorCode::InvalidArgument,
+          "Expected --json, --peers, --processor-time, --isa NAME, --threads N or --seconds S but received " +
+              a);
     } else {
       o.names.push_back(a);
     }

@@ -24,7 +24,8 @@ double seconds() {
 
 namespace {
 
-// `kChains` independent accumulators hide the latency of the FMA units. Each function returns the flops that it did.
+// `kChains` independent accumulators hide the latency of the FMA units. Each function returns the flops that
+// it did.
 #define ND_PEAK_LOOP(LOAD, STEP)                                     \
   for (int c = 0; c < kChains; c++) acc[c] = LOAD;                   \
   for (int64_t i = 0; i < rounds; i++) {                             \

@@ -22,12 +22,14 @@ std::function<void()> openblasRunner([[maybe_unused]] const Problem& p, [[maybe_
 #if defined(ND_BENCH_OPENBLAS)
   if (p.conv) return nullptr;
   openblas_set_num_threads(threads);
-  const int m = static_cast<int>(p.m), n = static_cast<int>(p.geglu ? 2 * p.n : p.n), k = static_cast<int>(p.k);
+  const int m = static_cast<int>(p.m), n = static_cast<int>(p.geglu ? 2 * p.n : p.n),
+            k = static_cast<int>(p.k);
   auto x = std::make_shared<std::vector<float>>(p.m * k, 0.5f);
   auto w = std::make_shared<std::vector<float>>(static_cast<size_t>(n) * k, 0.25f);
   auto y = std::make_shared<std::vector<float>>(p.m * n);
   return [=] {
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, n, k, 1, x->data(), k, w->data(), k, 0, y->data(), n);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, n, k, 1, x->data(), k, w->data(), k, 0, y->data(),
+                n);
   };
 #else
   return nullptr;
@@ -52,8 +54,8 @@ dnnl::memory::desc rows(const Dims& dims) {
 
 // oneDNN 2 and 3 build primitives differently.
 dnnl::convolution_forward::primitive_desc convolution(const dnnl::engine& engine, const dnnl::memory::desc& x,
-                                                      const dnnl::memory::desc& w, const dnnl::memory::desc& y,
-                                                      int pad) {
+                                                      const dnnl::memory::desc& w,
+                                                      const dnnl::memory::desc& y, int pad) {
   const auto inference = dnnl::prop_kind::forward_inference;
   const auto direct = dnnl::algorithm::convolution_direct;
   const Dims strides{1, 1}, padding{pad, pad};
@@ -63,8 +65,10 @@ dnnl::convolution_forward::primitive_desc convolution(const dnnl::engine& engine
   return {{inference, direct, x, w, y, strides, padding, padding}, engine};
 #endif
 }
-dnnl::inner_product_forward::primitive_desc innerProduct(const dnnl::engine& engine, const dnnl::memory::desc& x,
-                                                         const dnnl::memory::desc& w, const dnnl::memory::desc& y) {
+dnnl::inner_product_forward::primitive_desc innerProduct(const dnnl::engine& engine,
+                                                         const dnnl::memory::desc& x,
+                                                         const dnnl::memory::desc& w,
+                                                         const dnnl::memory::desc& y) {
 #if DNNL_VERSION_MAJOR >= 3
   return {engine, dnnl::prop_kind::forward_inference, x, w, y};
 #else
@@ -92,11 +96,12 @@ std::function<void()> onednnRunner([[maybe_unused]] const Problem& p, [[maybe_un
   };
   if (p.conv) {
     const int64_t size = p.size, channels = p.k + p.skip;
-    const auto description =
-        convolution(engine, nhwc({p.batch, channels, size, size}), anyLayout({p.n, channels, p.kernel, p.kernel}),
-                    nhwc({p.batch, p.n, size, size}), p.kernel / 2);
+    const auto description = convolution(engine, nhwc({p.batch, channels, size, size}),
+                                         anyLayout({p.n, channels, p.kernel, p.kernel}),
+                                         nhwc({p.batch, p.n, size, size}), p.kernel / 2);
     const dnnl::convolution_forward primitive(description);
-    return [primitive, arguments = bind(description)] { primitive.execute(stream, arguments), stream.wait(); };
+    return
+        [primitive, arguments = bind(description)] { primitive.execute(stream, arguments), stream.wait(); };
   }
   const int64_t n = p.geglu ? 2 * p.n : p.n;
   const auto description = innerProduct(engine, rows({p.m, p.k}), anyLayout({n, p.k}), rows({p.m, n}));

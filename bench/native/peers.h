@@ -7,8 +7,9 @@
 
 namespace nd::bench {
 
-/// One call runs the problem once in fp32 on `threads` threads; empty where there is no such library, or it has no
-/// such operation. Weights are laid out beforehand as the library likes them; bias and activation are left out.
+/// One call runs the problem once in fp32 on `threads` threads; empty where there is no such library, or it
+/// has no such operation. Weights are laid out beforehand as the library likes them; bias and activation are
+/// left out.
 std::function<void()> openblasRunner(const Problem& problem, int threads);
 std::function<void()> onednnRunner(const Problem& problem, int threads);
 

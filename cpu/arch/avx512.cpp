@@ -1,4 +1,5 @@
-// AVX-512: 12 × 32 tiles, 24 of the 32 registers accumulate; 12 row pointers are what the general registers hold.
+// AVX-512: 12 × 32 tiles, 24 of the 32 registers accumulate; 12 row pointers are what the general registers
+// hold.
 #if defined(__x86_64__) || defined(_M_X64)
 #define ND_ISA avx512
 #include "cpu/kernels/vec-avx512.h"

@@ -2,8 +2,8 @@
 //
 //   acc[R, NR] (+)= Σ_k a[R rows, k] · b[k, NR]        a: R row pointers per run → registers R × NR → acc
 //
-// Bound by the FMA units: per k, R · NR / width FMAs against NR / width + R loads. The rows are read where they
-// lie (a Linear's rows, a convolution's pixels), so A is never packed.
+// Bound by the FMA units: per k, R · NR / width FMAs against NR / width + R loads. The rows are read where
+// they lie (a Linear's rows, a convolution's pixels), so A is never packed.
 #pragma once
 
 #include "cpu/kernels/kernel-table.h"
@@ -14,14 +14,12 @@ namespace nd::ND_ISA {
 constexpr int kNv = kNr / Vec::kWidth;  // vectors in a row of the tile
 static_assert(kNr % Vec::kWidth == 0 && kNv % 2 == 0, "a panel holds whole vectors, also half of it (Geglu)");
 
-// The unroll pragmas keep the R × NR accumulators in registers from the first run to the last; without them GCC 12
-// spills and reloads them around every run.
+// The unroll pragmas keep the R × NR accumulators in registers from the first run to the last; without them
+// GCC 12 spills and reloads them around every run.
 template <int R>
 void gemmTile(const GemmTile& t) {
   Vec acc[R][kNv];
-  ND_UNROLL for (int i = 0; i < R; i++) {
-    ND_UNROLL for (int j = 0; j < kNv; j++) acc[i][j] = Vec::zero();
-  }
+  ND_UNROLL for (int i = 0; i < R; i++) { ND_UNROLL for (int j = 0; j < kNv; j++) acc[i][j] = Vec::zero(); }
   const float* b = t.b;
   const float* const* rows = t.rows;
   for (int run = 0; run < t.runs; run++, rows += t.rowStride) {
@@ -39,7 +37,8 @@ void gemmTile(const GemmTile& t) {
   float* ND_RESTRICT c = t.acc;
   if (!t.first) {
     ND_UNROLL for (int i = 0; i < R; i++) {
-      ND_UNROLL for (int j = 0; j < kNv; j++) acc[i][j] = acc[i][j] + Vec::load(c + i * kNr + j * Vec::kWidth);
+      ND_UNROLL for (int j = 0; j < kNv; j++) acc[i][j] =
+          acc[i][j] + Vec::load(c + i * kNr + j * Vec::kWidth);
     }
   }
   ND_UNROLL for (int i = 0; i < R; i++) {
@@ -92,10 +91,14 @@ inline void epilogueRows(const GemmEpilogue& e) {
 
 inline void gemmEpilogue(const GemmEpilogue& e) {
   switch (e.act) {
-    case Act::None: return epilogueRows<Act::None>(e);
-    case Act::Silu: return epilogueRows<Act::Silu>(e);
-    case Act::Gelu: return epilogueRows<Act::Gelu>(e);
-    case Act::QuickGelu: return epilogueRows<Act::QuickGelu>(e);
+    case Act::None:
+      return epilogueRows<Act::None>(e);
+    case Act::Silu:
+      return epilogueRows<Act::Silu>(e);
+    case Act::Gelu:
+      return epilogueRows<Act::Gelu>(e);
+    case Act::QuickGelu:
+      return epilogueRows<Act::QuickGelu>(e);
   }
 }
 

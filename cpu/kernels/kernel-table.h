@@ -1,6 +1,6 @@
-// The kernels of one instruction set as plain function pointers: filled by cpu/kernels/make-table.h in each unit
-// of cpu/arch, chosen by cpu/dispatch.cpp, called by the drivers in cpu/*.cpp. No engine or library headers here:
-// see the rule in vec.h.
+// The kernels of one instruction set as plain function pointers: filled by cpu/kernels/make-table.h in each
+// unit of cpu/arch, chosen by cpu/dispatch.cpp, called by the drivers in cpu/*.cpp. No engine or library
+// headers here: see the rule in vec.h.
 #pragma once
 
 #include <cstddef>
@@ -27,7 +27,8 @@ struct GemmTile {
 };
 
 /// y = act(acc + bias + channelAdd) (+ residual) over one tile of `rows` rows and `columns` <= nr outputs.
-/// Geglu: acc holds nr/2 values and then nr/2 gates; y gets (value + bias) · gelu(gate + gateBias), columns <= nr/2.
+/// Geglu: acc holds nr/2 values and then nr/2 gates; y gets (value + bias) · gelu(gate + gateBias), columns
+/// <= nr/2.
 struct GemmEpilogue {
   const float* acc;  // [rows][nr]
   int rows, columns;
@@ -91,7 +92,7 @@ struct KernelTable {
   void (*gemmTile[kMaxMr])(const GemmTile&);  // [rows − 1]
   void (*gemmEpilogue)(const GemmEpilogue&);
   void (*gegluEpilogue)(const GemmEpilogue&);
-  void (*widenF16)(const uint16_t* x, float* y, int64_t count);   // any count
+  void (*widenF16)(const uint16_t* x, float* y, int64_t count);  // any count
   void (*widenBf16)(const uint16_t* x, float* y, int64_t count);
 
   // --- Attention (attention.h)

@@ -1,7 +1,7 @@
 // The vector type in the compiler's own vector extension: ND_PORTABLE_WIDTH floats (a power of two) in the
-// namespace nd::ND_ISA. Width 4 is the "scalar" unit (baseline SSE2 on x86-64: nothing is required of the CPU);
-// width 16 lets the tests run the AVX-512 unit's tile shapes on any machine. cpu/kernels/vec.h says what each
-// member means.
+// namespace nd::ND_ISA. Width 4 is the "scalar" unit (baseline SSE2 on x86-64: nothing is required of the
+// CPU); width 16 lets the tests run the AVX-512 unit's tile shapes on any machine. cpu/kernels/vec.h says
+// what each member means.
 #pragma once
 
 #include <cstdint>
@@ -74,7 +74,9 @@ inline Vec sqrt(Vec a) {
 }
 // Adding and taking away 1.5 · 2^23 leaves the nearest integer for |a| < 2^22.
 inline Vec round(Vec a) { return {a.v + 0x1.8p23f - 0x1.8p23f}; }
-inline Vec exponent(Vec n) { return {reinterpret_cast<Float>((__builtin_convertvector(n.v, Int) + 127) << 23)}; }
+inline Vec exponent(Vec n) {
+  return {reinterpret_cast<Float>((__builtin_convertvector(n.v, Int) + 127) << 23)};
+}
 inline float sum(Vec a) {
   float s = a.v[0];
   for (int i = 1; i < Vec::kWidth; i++) s += a.v[i];

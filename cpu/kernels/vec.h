@@ -17,8 +17,8 @@
 // and from math.h: exp, erf, sigmoid, gelu, silu, quickGelu.
 //
 // Rule for everything that an arch unit includes: no standard library templates or inline functions, and no
-// engine headers. The compiler may emit such a function with this unit's instructions, and the linker keeps one
-// copy for the whole program: the generic code would then crash on an older CPU.
+// engine headers. The compiler may emit such a function with this unit's instructions, and the linker keeps
+// one copy for the whole program: the generic code would then crash on an older CPU.
 #pragma once
 
 #ifndef ND_ISA

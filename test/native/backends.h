@@ -14,8 +14,8 @@ namespace nd::test {
 /// Ends the running test as failed.
 [[noreturn]] void fail(const std::string& message);
 
-/// The SIMD backends that this machine runs, with 2 threads, and one with the AVX-512 unit's width and tile shape in
-/// portable code ("emulated-avx512").
+/// The SIMD backends that this machine runs, with 2 threads, and one with the AVX-512 unit's width and tile
+/// shape in portable code ("emulated-avx512").
 struct Subject {
   std::string isa;
   Backend* backend;
@@ -26,8 +26,8 @@ Backend& reference();
 /// Uniform in −1..1, reproducible.
 std::vector<float> randomFloats(int64_t count, uint32_t seed);
 
-/// A tensor on a backend with host data in it; freed at the end of the scope. `stride` 0: contiguous. What lies between
-/// the rows is NaN, so that a read of it shows.
+/// A tensor on a backend with host data in it; freed at the end of the scope. `stride` 0: contiguous. What
+/// lies between the rows is NaN, so that a read of it shows.
 class OnBackend {
  public:
   OnBackend(Backend& backend, const Shape& shape, const std::vector<float>& host, int64_t stride = 0);
@@ -52,10 +52,12 @@ class OnBackend {
 void checkClose(const std::vector<float>& actual, const std::vector<float>& expected, double tolerance,
                 const std::string& what);
 
-/// The error that an fp32 sum of k products may have, for factors up to 1 and `scale`. The partial sums grow to about
-/// √k / 3, each of k additions rounds them by up to 2^-24 of that, independently: k · 2^-24 / 6 is one standard
-/// deviation, and the largest of some 10^5 elements lies within 6 of them.
-inline double sumTolerance(int64_t k, double scale = 1) { return 0x1p-24 * static_cast<double>(k + 8) * scale; }
+/// The error that an fp32 sum of k products may have, for factors up to 1 and `scale`. The partial sums grow
+/// to about √k / 3, each of k additions rounds them by up to 2^-24 of that, independently: k · 2^-24 / 6 is
+/// one standard deviation, and the largest of some 10^5 elements lies within 6 of them.
+inline double sumTolerance(int64_t k, double scale = 1) {
+  return 0x1p-24 * static_cast<double>(k + 8) * scale;
+}
 
 /// Largest magnitude that randomFloats() have in a dtype: HostWeight spreads E4M3 over its range.
 inline double largest(DType dtype) { return dtype == DType::F8_E4M3 ? 448 : 1; }

@@ -25,8 +25,10 @@ std::vector<float> run(Backend& backend, Case c) {
   const Shape shape = c.linearWeight ? Shape{c.n, channels} : Shape{c.n, channels, c.kernelH, c.kernelW};
   const WeightPtr weight = makeWeight(backend, c.linearWeight ? WeightKind::Linear : WeightKind::Conv,
                                       HostWeight(shape, randomFloats(count, 1), c.dtype));
-  const WeightPtr bias = makeWeight(backend, WeightKind::Vector, HostWeight({c.n}, randomFloats(c.n, 2), DType::F32));
-  const OnBackend x(backend, {c.b, c.h, c.w, c.c1}, randomFloats(c.b * c.h * c.w * c.c1, 3), c.strided ? c.c1 + 5 : 0);
+  const WeightPtr bias =
+      makeWeight(backend, WeightKind::Vector, HostWeight({c.n}, randomFloats(c.n, 2), DType::F32));
+  const OnBackend x(backend, {c.b, c.h, c.w, c.c1}, randomFloats(c.b * c.h * c.w * c.c1, 3),
+                    c.strided ? c.c1 + 5 : 0);
   const OnBackend skip(backend, {c.b, c.h, c.w, c.c2 ? c.c2 : 1},
                        randomFloats(c.b * c.h * c.w * (c.c2 ? c.c2 : 1), 4), c.strided ? c.c2 + 3 : 0);
   const OnBackend y(backend, {c.b, c.outH, c.outW, c.n}, randomFloats(c.b * c.outH * c.outW * c.n, 5));
@@ -35,7 +37,8 @@ std::vector<float> run(Backend& backend, Case c) {
   ConvArgs a{weight.get(), bias.get()};
   a.x = x, a.y = y;
   if (c.c2) a.skip = &skip;
-  a.kernelH = c.kernelH, a.kernelW = c.kernelW, a.stride = c.stride, a.padTop = c.padTop, a.padLeft = c.padLeft;
+  a.kernelH = c.kernelH, a.kernelW = c.kernelW, a.stride = c.stride, a.padTop = c.padTop,
+  a.padLeft = c.padLeft;
   a.inputH = c.inputH, a.inputW = c.inputW;
   if (c.channelAdd) a.channelAdd = &time;
   a.activation = c.activation;
@@ -49,9 +52,10 @@ void compare(const Case& c) {
   const std::vector<float> expected = run(reference(), c);
   for (const Subject& s : subjects())
     checkClose(run(*s.backend, c), expected, sumTolerance(k, largest(c.dtype)),
-               format("%s conv %dx%d s%d B=%lld %lldx%lld C=%lld+%lld N=%lld", s.isa.c_str(), c.kernelH, c.kernelW,
-                      c.stride, static_cast<long long>(c.b), static_cast<long long>(c.h), static_cast<long long>(c.w),
-                      static_cast<long long>(c.c1), static_cast<long long>(c.c2), static_cast<long long>(c.n)));
+               format("%s conv %dx%d s%d B=%lld %lldx%lld C=%lld+%lld N=%lld", s.isa.c_str(), c.kernelH,
+                      c.kernelW, c.stride, static_cast<long long>(c.b), static_cast<long long>(c.h),
+                      static_cast<long long>(c.w), static_cast<long long>(c.c1), static_cast<long long>(c.c2),
+                      static_cast<long long>(c.n)));
 }
 
 }  // namespace

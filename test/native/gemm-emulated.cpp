@@ -1,5 +1,5 @@
-// The kernels at AVX-512's width and tile shape in portable code, so that their logic at width 16 is tested on every
-// machine. Only the intrinsics of vec-avx512.h themselves need an AVX-512 CPU.
+// The kernels at AVX-512's width and tile shape in portable code, so that their logic at width 16 is tested
+// on every machine. Only the intrinsics of vec-avx512.h themselves need an AVX-512 CPU.
 #define ND_ISA emulated
 #define ND_PORTABLE_WIDTH 16
 #include "cpu/kernels/vec-portable.h"

@@ -19,7 +19,8 @@ std::vector<float> run(Backend& backend, const Case& c) {
   const int64_t rows = c.geglu ? 2 * c.n : c.n;
   const HostWeight weightValues({rows, c.k}, randomFloats(rows * c.k, 1), c.dtype);
   const HostWeight biasValues({rows}, randomFloats(rows, 2), DType::F32);
-  const WeightPtr weight = makeWeight(backend, c.geglu ? WeightKind::Geglu : WeightKind::Linear, weightValues);
+  const WeightPtr weight =
+      makeWeight(backend, c.geglu ? WeightKind::Geglu : WeightKind::Linear, weightValues);
   const WeightPtr bias = makeWeight(backend, WeightKind::Vector, biasValues);
   const OnBackend x(backend, {c.m, c.k}, randomFloats(c.m * c.k, 3), c.k + c.extraStride);
   const OnBackend y(backend, {c.m, c.n}, randomFloats(c.m * c.n, 4));
@@ -39,9 +40,9 @@ void compare(const Case& c) {
   const double scale = largest(c.dtype) * (c.geglu ? std::sqrt(static_cast<double>(c.k)) : 1);
   for (const Subject& s : subjects())
     checkClose(run(*s.backend, c), expected, sumTolerance(c.k, scale),
-               format("%s linear M=%lld N=%lld K=%lld %s act=%d geglu=%d", s.isa.c_str(), static_cast<long long>(c.m),
-                      static_cast<long long>(c.n), static_cast<long long>(c.k), dtypeName(c.dtype),
-                      static_cast<int>(c.activation), c.geglu));
+               format("%s linear M=%lld N=%lld K=%lld %s act=%d geglu=%d", s.isa.c_str(),
+                      static_cast<long long>(c.m), static_cast<long long>(c.n), static_cast<long long>(c.k),
+                      dtypeName(c.dtype), static_cast<int>(c.activation), c.geglu));
 }
 
 }  // namespace
@@ -82,10 +83,13 @@ ND_TEST("linear: geglu") {
     }
 }
 
-ND_TEST("linear: strided rows") { compare({30, 40, 50, DType::F16, Activation::None, true, false, false, false, 13}); }
+ND_TEST("linear: strided rows") {
+  compare({30, 40, 50, DType::F16, Activation::None, true, false, false, false, 13});
+}
 
 ND_TEST("linear: stacked parts") {
-  const HostWeight q({5, 12}, randomFloats(60, 1), DType::F16), k({20, 12, 1, 1}, randomFloats(240, 2), DType::F16);
+  const HostWeight q({5, 12}, randomFloats(60, 1), DType::F16),
+      k({20, 12, 1, 1}, randomFloats(240, 2), DType::F16);
   for (DType last : {DType::F16, DType::F32, DType::BF16, DType::F8_E4M3}) {
     const HostWeight v({9, 12}, randomFloats(108, 3), last);
     const auto run = [&](Backend& backend) {
@@ -99,7 +103,8 @@ ND_TEST("linear: stacked parts") {
     };
     const std::vector<float> expected = run(reference());
     for (const Subject& s : subjects())
-      checkClose(run(*s.backend), expected, sumTolerance(12, largest(last)), s.isa + " stacked parts, last " + dtypeName(last));
+      checkClose(run(*s.backend), expected, sumTolerance(12, largest(last)),
+                 s.isa + " stacked parts, last " + dtypeName(last));
   }
 }
 
@@ -107,7 +112,8 @@ ND_TEST("linear: infinity and nan stay where they are") {
   for (const Subject& s : subjects()) {
     std::vector<float> values(9 * 5, 1.0f);
     values[2 * 5 + 1] = INFINITY, values[4 * 5] = NAN;
-    const WeightPtr weight = makeWeight(*s.backend, WeightKind::Linear, HostWeight({3, 5}, std::vector<float>(15, 1.0f), DType::F16));
+    const WeightPtr weight = makeWeight(*s.backend, WeightKind::Linear,
+                                        HostWeight({3, 5}, std::vector<float>(15, 1.0f), DType::F16));
     const OnBackend x(*s.backend, {9, 5}, values), y(*s.backend, {9, 3});
     LinearArgs args{weight.get()};
     args.x = x, args.y = y;
@@ -124,7 +130,8 @@ ND_TEST("linear: same for any thread count") {
     if (!isa.supported) continue;
     const std::vector<float> one = run(*makeCpuBackend(1, isa.name), c);
     for (int threads : {2, 3, 5})
-      checkClose(run(*makeCpuBackend(threads, isa.name), c), one, 0, format("%s, %d threads", isa.name.c_str(), threads));
+      checkClose(run(*makeCpuBackend(threads, isa.name), c), one, 0,
+                 format("%s, %d threads", isa.name.c_str(), threads));
   }
 }
 
@@ -141,8 +148,8 @@ ND_TEST("linear: weights are counted and small") {
   for (const Subject& s : subjects()) {
     const size_t before = s.backend->memory().weights;
     {
-      const WeightPtr weight =
-          makeWeight(*s.backend, WeightKind::Linear, HostWeight({64, 100}, randomFloats(6400, 1), DType::F16));
+      const WeightPtr weight = makeWeight(*s.backend, WeightKind::Linear,
+                                          HostWeight({64, 100}, randomFloats(6400, 1), DType::F16));
       if (weight->bytes() != 12800 || s.backend->memory().weights != before + 12800)
         fail(format("%s: %zu bytes for 12800", s.isa.c_str(), weight->bytes()));
     }

@@ -25,7 +25,8 @@ static const std::vector<ndtest::Registration> kMissing = [] {
     if (isa.supported) continue;
     names.push_back("isa: " + isa.name);
     list.emplace_back(names.back().c_str(), [compiled = isa.compiled] {
-      throw ndtest::Skip(compiled ? "compiled, but this machine lacks it" : "not compiled for this architecture");
+      throw ndtest::Skip(compiled ? "compiled, but this machine lacks it"
+                                  : "not compiled for this architecture");
     });
   }
   return list;
@@ -110,17 +111,26 @@ HostWeight::HostWeight(const Shape& shape, const std::vector<float>& values, DTy
     uint8_t* to = bytes_.data() + i * size;
     uint16_t half;
     switch (dtype) {
-      case DType::F32: std::memcpy(to, &values[i], 4); break;
-      case DType::F16: half = floatToHalf(values[i]), std::memcpy(to, &half, 2); break;
-      case DType::BF16: half = floatToBfloat(values[i]), std::memcpy(to, &half, 2); break;
-      case DType::F8_E5M2: *to = static_cast<uint8_t>(floatToHalf(values[i]) >> 8); break;
+      case DType::F32:
+        std::memcpy(to, &values[i], 4);
+        break;
+      case DType::F16:
+        half = floatToHalf(values[i]), std::memcpy(to, &half, 2);
+        break;
+      case DType::BF16:
+        half = floatToBfloat(values[i]), std::memcpy(to, &half, 2);
+        break;
+      case DType::F8_E5M2:
+        *to = static_cast<uint8_t>(floatToHalf(values[i]) >> 8);
+        break;
       // Any bits but NaN are a value; the upper byte of the half gives a spread of them.
       case DType::F8_E4M3: {
         *to = static_cast<uint8_t>(floatToHalf(values[i]) >> 7);
         if ((*to & 0x7f) == 0x7f) *to ^= 1;
         break;
       }
-      default: std::memset(to, 0, size);
+      default:
+        std::memset(to, 0, size);
     }
   }
   tensor_ = {bytes_.data(), dtype, shape, std::move(name)};
