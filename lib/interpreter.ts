@@ -43,7 +43,11 @@ export const runPlan = (plan: StepPlan, options: RunOptions): RowResult[] => {
   const get = (basis: Basis): Float64Array => {
     if (/^r[0-7]$|^n(Prev)?$/.test(basis)) return (state[basis] ??= new Float64Array(length)) // zero at the start
     const value = state[basis]
-    if (!value) throw new DiffusionError('ERR_ND_INVALID_ARGUMENT', `Expected ${basis} for the plan but received none: give it to runPlan`)
+    if (!value)
+      throw new DiffusionError(
+        'ERR_ND_INVALID_ARGUMENT',
+        `Expected ${basis} for the plan but received none: give it to runPlan`
+      )
     return value
   }
 

@@ -1,11 +1,10 @@
 /** Consistency models, multistep (Song et al. 2023, algorithm 1). diffusers: CMStochasticIterativeScheduler. */
-import { invalidArgument } from '../errors.js'
 import { f32 } from './numerics.js'
 import { flag, integer, number, positive, type ConfigOf } from './options.js'
 import { checkFalling, refuseCustom, type PlanOptions } from './plan-options.js'
 import { write, type RowSpec } from './plan-rows.js'
 import { convertToOriginal } from './prediction.js'
-import { Scheduler, type Schedule } from './scheduler.js'
+import { requireRow, Scheduler, type Schedule } from './scheduler.js'
 
 export const cmStochasticIterativeOptions = {
   numTrainTimesteps: integer(40, 2),
@@ -75,9 +74,7 @@ export class CMStochasticIterativeScheduler extends Scheduler<typeof cmStochasti
     return [1, sigmas[index]!]
   }
   protected levelOf(schedule: CMSchedule, timestep: number): readonly [number, number] {
-    const index = schedule.timesteps.findIndex((t) => f32(t) === f32(timestep))
-    if (index < 0) throw invalidArgument('timestep', `one of the scheduler's ${schedule.timesteps.length} timesteps`, timestep)
-    return this.levelAt(schedule, index)
+    return this.levelAt(schedule, requireRow(schedule.timesteps, timestep))
   }
   protected training(): CMSchedule {
     return this.at(Array.from({ length: this.config.numTrainTimesteps }, (_, i) => i))

@@ -1,6 +1,5 @@
 /** DEIS, log-ρ multistep (Zhang and Chen 2022): the ε-form ODE with polynomials in log ρ, ρ = σ/α. diffusers: DEISMultistepScheduler. */
-import { unsupported } from '../errors.js'
-import { firstOrder, type Level } from './dpm-solver.js'
+import { firstOrder, usableOrder, type Level } from './dpm-solver.js'
 import { solverOutput } from './dpm-solver-multistep.js'
 import { choice, flag, integer, type ConfigOf } from './options.js'
 import type { PlanOptions } from './plan-options.js'
@@ -16,19 +15,13 @@ export const deisMultistepOptions = {
   lowerOrderFinal: flag(true),
   ...spacingOptions('linspace'),
   useDynamicShifting: flag(false),
-  timeShiftType: choice('exponential', ['exponential'])
+  timeShiftType: choice('exponential', ['exponential', 'linear'])
 }
 export type DEISMultistepConfig = ConfigOf<typeof deisMultistepOptions>
 
 export class DEISMultistepScheduler extends VariancePreservingScheduler<typeof deisMultistepOptions> {
   static override readonly className = 'DEISMultistepScheduler'
   static override readonly options = deisMultistepOptions
-
-  constructor(config: DEISMultistepConfig = {}) {
-    super(config)
-    if (this.config.solverOrder > 3)
-      throw unsupported(`DEISMultistepScheduler with solverOrder ${this.config.solverOrder} is not supported: use at most 3`)
-  }
 
   protected schedule(steps: number, options: PlanOptions): SolverSchedule {
     return this.repeatedLast(steps, options)
@@ -38,13 +31,16 @@ export class DEISMultistepScheduler extends VariancePreservingScheduler<typeof d
     const { config } = this
     const count = timesteps.length
     const short = config.lowerOrderFinal && count < 15
-    const history = new History(registers(0, config.solverOrder))
+    const history = new History(registers(0, Math.min(config.solverOrder, 3)))
     return timesteps.slice(begin).map((timestep, k) => {
       const i = begin + k
       const most = short && i === count - 1 ? 1 : short && i === count - 2 ? 2 : 3
       const order = Math.min(config.solverOrder, k + 1, most)
       const levels = Array.from({ length: order }, (_, j) => this.level(sigmas[i - j]!))
-      const { convert, kept } = solverOutput(config, false, sigmas[i]!, levels[0]!)
+      // ε is what x₀ implies; of flow prediction with the stored σ. They differ from the model's own only off α² + σ² = 1.
+      const flow = config.predictionType === 'flow_prediction'
+      const here = flow ? { ...levels[0]!, sigma: sigmas[i]! } : levels[0]!
+      const { convert, kept } = solverOutput(config, false, sigmas[i]!, here, flow || config.useFlowSigmas)
       const push = history.push(kept)
       const outputs = levels.map((_, j) => history.ago(j))
       const to = this.level(sigmas[i + 1]!)
@@ -54,7 +50,8 @@ export class DEISMultistepScheduler extends VariancePreservingScheduler<typeof d
 }
 
 /** x/α moves by Σ ε_j · ∫ l_j dρ, l_j Lagrange's polynomial in log ρ over the known levels. */
-const update = (to: Level, levels: readonly Level[], outputs: readonly Terms[]): Terms => {
+const update = (to: Level, known: readonly Level[], outputs: readonly Terms[]): Terms => {
+  const levels = known.slice(0, usableOrder(known.length, to, known))
   const from = levels[0]!
   if (levels.length === 1) return firstOrder('dpmsolver', from, to, outputs[0]!)
   const [start, end] = [-from.lambda, -to.lambda] // log ρ

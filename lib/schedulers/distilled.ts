@@ -14,7 +14,8 @@ export const distilledTimesteps = (
   options: PlanOptions,
   dense = false
 ): number[] => {
-  if (original > numTrain) throw invalidArgument('originalInferenceSteps', `at most ${numTrain} (numTrainTimesteps)`, original)
+  if (original > numTrain)
+    throw invalidArgument('originalInferenceSteps', `at most ${numTrain} (numTrainTimesteps)`, original)
   const { timesteps, scheduleStrength = 1 } = options
   if (timesteps) {
     checkFalling(timesteps, numTrain)
@@ -24,7 +25,11 @@ export const distilledTimesteps = (
   const stride = Math.floor(numTrain / original)
   const count = Math.floor((dense ? numTrain : original) * scheduleStrength)
   if (steps > original || count < steps)
-    throw invalidArgument('steps', `at most ${Math.min(original, count)} (originalInferenceSteps ${original}, strength ${scheduleStrength})`, steps)
+    throw invalidArgument(
+      'steps',
+      `at most ${Math.min(original, count)} (originalInferenceSteps ${original}, strength ${scheduleStrength})`,
+      steps
+    )
   const falling = Array.from({ length: count }, (_, i) => (dense ? count - 1 - i : (count - i) * stride - 1))
   return linspace(0, count, steps, false).map((i) => falling[Math.floor(i)]!)
 }

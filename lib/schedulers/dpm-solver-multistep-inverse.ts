@@ -34,7 +34,9 @@ export class DPMSolverMultistepInverseScheduler extends DPMSolverBase<typeof dpm
     let timesteps: number[]
     let sigmas: number[]
     if (rescheduled) {
-      timesteps = rescheduled.map((s) => sigmaToTimestep(s, this.logs)).map(config.useKarrasSigmas ? roundHalfEven : Math.trunc)
+      timesteps = rescheduled
+        .map((s) => sigmaToTimestep(s, this.logs))
+        .map(config.useKarrasSigmas ? roundHalfEven : Math.trunc)
       sigmas = [...rescheduled, rescheduled[steps - 1]!]
     } else if (config.useFlowSigmas) {
       const flow = flowSigmas(config.numTrainTimesteps, config.flowShift, steps)

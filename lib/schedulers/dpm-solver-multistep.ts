@@ -3,7 +3,15 @@
  * diffusers: DPMSolverMultistepScheduler.
  */
 import { invalidArgument } from '../errors.js'
-import { dpmSolverTypeOption, isData, isStochastic, multistep, type DpmAlgorithm, type DpmSolverType, type Level } from './dpm-solver.js'
+import {
+  dpmSolverTypeOption,
+  isData,
+  isStochastic,
+  multistep,
+  type DpmAlgorithm,
+  type DpmSolverType,
+  type Level
+} from './dpm-solver.js'
 import { choice, extended, flag, integer, maybe, type ConfigOf, type Schema } from './options.js'
 import { refuseCustom, type PlanOptions } from './plan-options.js'
 import { History, registers, write, type RowSpec, type Terms } from './plan-rows.js'
@@ -33,7 +41,7 @@ export const dpmSolverMultistepOptions = {
   finalSigmasType: choice('zero', ['zero', 'sigma_min']),
   rescaleBetasZeroSnr: flag(false),
   useDynamicShifting: flag(false),
-  timeShiftType: choice('exponential', ['exponential'])
+  timeShiftType: choice('exponential', ['exponential', 'linear'])
 }
 export type DPMSolverMultistepConfig = ConfigOf<typeof dpmSolverMultistepOptions>
 
@@ -67,7 +75,11 @@ export const solverOutput = (
   xChanges = false
 ): { convert: RowSpec['convert']; kept: Terms } => {
   // flow prediction is defined on the stored σ, whatever α is
-  const { original, noise } = predict(config.predictionType, alpha, config.predictionType === 'flow_prediction' ? stored : sigma)
+  const { original, noise } = predict(
+    config.predictionType,
+    alpha,
+    config.predictionType === 'flow_prediction' ? stored : sigma
+  )
   if (data) return { convert: convertToOriginal(original, config), kept: { h: 1 } }
   // straight from the model where nothing is limited: (x − α·x₀)/σ would lose digits at small σ
   return config.thresholding || config.predictionType === 'flow_prediction' || (xChanges && noise.x !== undefined)
@@ -88,7 +100,9 @@ export abstract class DPMSolverBase<S extends Schema> extends VariancePreserving
       const single = config.solverOrder === 1
       const writes = single ? [] : [history.push(kept)]
       const outputs = single ? [kept] : Array.from({ length: order }, (_, back) => history.ago(back))
-      writes.push(write('x', multistep(algorithm, config.solverType, order, this.level(sigmas[i + 1]!), levels, outputs)))
+      writes.push(
+        write('x', multistep(algorithm, config.solverType, order, this.level(sigmas[i + 1]!), levels, outputs))
+      )
       return { timestep, convert, writes, draws: isStochastic(algorithm) ? 1 : 0 }
     })
   }
@@ -124,6 +138,9 @@ export const checkFinalSigma = (algorithm: DpmAlgorithm, final: string): void =>
 /** Only the x₀-form solvers take flow prediction. */
 export const checkFlow = (config: { algorithmType: DpmAlgorithm; predictionType: PredictionType }): void => {
   if (!isData(config.algorithmType) && config.predictionType === 'flow_prediction')
-    throw invalidArgument('predictionType', `epsilon, sample or v_prediction with algorithmType '${config.algorithmType}'`, config.predictionType)
+    throw invalidArgument(
+      'predictionType',
+      `epsilon, sample or v_prediction with algorithmType '${config.algorithmType}'`,
+      config.predictionType
+    )
 }
-

@@ -2,7 +2,15 @@
  * DPM-Solver and DPM-Solver++, single-step (Lu et al. 2022a, 2022b): the steps come in groups of growing order, the
  * later ones of a group starting again from its first sample. diffusers: DPMSolverSinglestepScheduler.
  */
-import { firstOrder, isData, isStochastic, secondOrder, thirdOrder, type DpmAlgorithm } from './dpm-solver.js'
+import {
+  firstOrder,
+  isData,
+  isStochastic,
+  secondOrder,
+  thirdOrder,
+  usableOrder,
+  type DpmAlgorithm
+} from './dpm-solver.js'
 import { checkFinalSigma, checkFlow, dpmSolverOptions, solverOutput } from './dpm-solver-multistep.js'
 import { unsupported } from '../errors.js'
 import { choice, flag, type ConfigOf } from './options.js'
@@ -14,14 +22,16 @@ import { VariancePreservingScheduler, variancePreservingOptions, type SolverSche
 export const dpmSolverSinglestepOptions = {
   ...variancePreservingOptions,
   solverOrder: dpmSolverOptions.solverOrder,
-  algorithmType: choice<DpmAlgorithm>('dpmsolver++', ['dpmsolver', 'dpmsolver++', 'sde-dpmsolver++'], { deis: 'dpmsolver++' }),
+  algorithmType: choice<DpmAlgorithm>('dpmsolver++', ['dpmsolver', 'dpmsolver++', 'sde-dpmsolver++'], {
+    deis: 'dpmsolver++'
+  }),
   solverType: dpmSolverOptions.solverType,
   lowerOrderFinal: flag(false),
   finalSigmasType: choice('zero', ['zero', 'sigma_min']),
   lambdaMinClipped: dpmSolverOptions.lambdaMinClipped,
   varianceType: dpmSolverOptions.varianceType,
   useDynamicShifting: flag(false),
-  timeShiftType: choice('exponential', ['exponential'])
+  timeShiftType: choice('exponential', ['exponential', 'linear'])
 }
 export type DPMSolverSinglestepConfig = ConfigOf<typeof dpmSolverSinglestepOptions>
 
@@ -54,7 +64,9 @@ export class DPMSolverSinglestepScheduler extends VariancePreservingScheduler<ty
   constructor(config: DPMSolverSinglestepConfig = {}) {
     super(config)
     if (this.config.solverOrder > 3)
-      throw unsupported(`DPMSolverSinglestepScheduler with solverOrder ${this.config.solverOrder} is not supported: use at most 3`)
+      throw unsupported(
+        `DPMSolverSinglestepScheduler with solverOrder ${this.config.solverOrder} is not supported: use at most 3`
+      )
     checkFinalSigma(this.config.algorithmType, this.config.finalSigmasType)
     checkFlow(this.config)
   }
@@ -91,6 +103,8 @@ export class DPMSolverSinglestepScheduler extends VariancePreservingScheduler<ty
     const to = this.level(sigmas[i + 1]!)
     const [s0, s1, s2] = Array.from({ length: order }, (_, j) => this.level(sigmas[i - j]!))
     const [m0, m1, m2] = Array.from({ length: order }, (_, j) => history.ago(j))
+    const levels = [s0!, s1!, s2!].slice(0, order)
+    if (usableOrder(order, to, levels) < order) return firstOrder(algorithm, s0!, to, m0!)
     if (order === 1) return firstOrder(algorithm, s0!, to, m0!)
     const from = order === 2 ? s1! : s2!
     const h = to.lambda - from.lambda

@@ -128,20 +128,33 @@ export const thirdOrder = (
   x: Terms = { x: 1 }
 ): Terms => {
   if (algorithm === 'sde-dpmsolver')
-    throw unsupported("There is no third-order 'sde-dpmsolver': set solverOrder to 2, or algorithmType to 'sde-dpmsolver++'")
+    throw unsupported(
+      "There is no third-order 'sde-dpmsolver': set solverOrder to 2, or algorithmType to 'sde-dpmsolver++'"
+    )
   const w = weights(algorithm, from, to)
   return combine([w.x, x], [w.d0, d0], [w.d1, d1], [d2 ? w.d2 : 0, d2 ?? {}], [1, { n: w.n }])
+}
+
+/**
+ * How many of the known levels (newest first) a step can use: rounding makes two timesteps equal where there are nearly as
+ * many steps as training timesteps, and equal levels have no divided difference (diffusers: NaN).
+ */
+export const usableOrder = (order: number, to: Level, levels: readonly Level[]): number => {
+  if (to.lambda === levels[0]!.lambda) return 1
+  for (let j = 1; j < order; j++) if (levels[j]!.lambda === levels[j - 1]!.lambda) return j
+  return order
 }
 
 /** The multistep update over the outputs m₀ (newest), m₁, m₂ at levels s₀, s₁, s₂. */
 export const multistep = (
   algorithm: DpmAlgorithm,
   solver: DpmSolverType,
-  order: number,
+  wanted: number,
   to: Level,
   levels: readonly Level[],
   m: readonly Terms[]
 ): Terms => {
+  const order = usableOrder(wanted, to, levels)
   const [s0, s1, s2] = levels
   const [m0, m1, m2] = m
   if (order === 1) return firstOrder(algorithm, s0!, to, m0!)

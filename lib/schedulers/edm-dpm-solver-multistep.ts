@@ -50,7 +50,10 @@ export class EDMDPMSolverMultistepScheduler extends EDMScheduler<typeof edmDPMSo
         timestep,
         inputScale: this.inputScale(sigmas[i]!),
         convert: convertToOriginal(this.original(sigmas[i]!), config),
-        writes: [push, write('x', multistep(config.algorithmType, config.solverType, order, level(sigmas[i + 1]!), levels, outputs))],
+        writes: [
+          push,
+          write('x', multistep(config.algorithmType, config.solverType, order, level(sigmas[i + 1]!), levels, outputs))
+        ],
         draws: isStochastic(config.algorithmType) ? 1 : 0
       }
     })

@@ -1,12 +1,11 @@
 /** Euler's method in the preconditioning of EDM (Karras et al. 2022, table 1, last column). diffusers: EDMEulerScheduler. */
 import { churn } from './churn.js'
-import { invalidArgument } from '../errors.js'
 import { f32, linspace, linspaceF32 } from './numerics.js'
 import { choice, integer, positive, type ConfigOf, type Schema } from './options.js'
 import { refuseCustom, type PlanOptions } from './plan-options.js'
 import { combine, write, type RowSpec, type Terms } from './plan-rows.js'
 import { convertToOriginal, predictionOption } from './prediction.js'
-import { Scheduler, type Schedule } from './scheduler.js'
+import { requireRow, Scheduler, type Schedule } from './scheduler.js'
 
 export const edmOptions = {
   sigmaMin: positive(0.002),
@@ -72,9 +71,7 @@ export abstract class EDMScheduler<S extends Schema> extends Scheduler<S, EDMSch
     return [1, sigmas[index]!]
   }
   protected levelOf(schedule: EDMSchedule, timestep: number): readonly [number, number] {
-    const index = schedule.timesteps.indexOf(f32(timestep))
-    if (index < 0) throw invalidArgument('timestep', `one of the scheduler's ${schedule.timesteps.length} timesteps`, timestep)
-    return this.levelAt(schedule, index)
+    return this.levelAt(schedule, requireRow(schedule.timesteps, timestep))
   }
   protected training(): EDMSchedule {
     return this.fromRamp(linspace(0, 1, this.edm.numTrainTimesteps + 1), 'row')

@@ -18,7 +18,7 @@ export type EulerAncestralDiscreteConfig = ConfigOf<typeof eulerAncestralDiscret
 /** From σ to σ': down to σ_down without noise, then noise σ_up back up, σ_up² + σ_down² = σ'². */
 export const ancestral = (from: number, to: number): { up: number; down: number } => {
   const up = Math.sqrt((to ** 2 * (from ** 2 - to ** 2)) / from ** 2)
-  return { up, down: Math.sqrt(to ** 2 - up ** 2) }
+  return { up, down: to ** 2 / from } // √(σ'² − σ_up²) without its cancellation
 }
 
 export class EulerAncestralDiscreteScheduler extends KarrasScheduler<typeof eulerAncestralDiscreteOptions> {

@@ -34,13 +34,19 @@ export class EulerDiscreteScheduler extends KarrasScheduler<typeof eulerDiscrete
   protected schedule(steps: number, options: PlanOptions): KarrasSchedule {
     const { config } = this
     const continuous = config.timestepType === 'continuous' && config.predictionType === 'v_prediction'
-    if (options.timesteps && options.sigmas) throw invalidArgument('sigmas', 'only one of timesteps and sigmas', options.sigmas)
+    if (options.timesteps && options.sigmas)
+      throw invalidArgument('sigmas', 'only one of timesteps and sigmas', options.sigmas)
     if (options.timesteps && continuous)
-      throw invalidArgument('timesteps', "no custom timesteps with timestepType 'continuous' and v-prediction", options.timesteps)
+      throw invalidArgument(
+        'timesteps',
+        "no custom timesteps with timestepType 'continuous' and v-prediction",
+        options.timesteps
+      )
     let timesteps: number[]
     let sigmas: number[]
     if (options.sigmas) {
-      if (options.sigmas.length < 2) throw invalidArgument('sigmas', 'at least two: the last is the final one', options.sigmas)
+      if (options.sigmas.length < 2)
+        throw invalidArgument('sigmas', 'at least two: the last is the final one', options.sigmas)
       sigmas = options.sigmas.map(f32)
       timesteps = sigmas.slice(0, -1).map((s) => sigmaToTimestep(s, this.logs))
     } else {

@@ -6,7 +6,7 @@ import { choice, flag, integer, maybe, number, positive, type ConfigOf, type Sch
 import type { PlanOptions } from './plan-options.js'
 import { write, type RowSpec } from './plan-rows.js'
 import { convertToOriginal } from './prediction.js'
-import { Scheduler, type Schedule } from './scheduler.js'
+import { requireRow, Scheduler, type Schedule } from './scheduler.js'
 import { checkSigmaSchedule, scheduledSigmas, sigmaScheduleOptions } from './sigmas.js'
 
 export const flowMatchEulerDiscreteOptions = {
@@ -39,12 +39,18 @@ export const shifted = (shift: number, sigma: number): number => (shift * sigma)
 export abstract class FlowMatchScheduler<S extends Schema> extends Scheduler<S, FlowSchedule> {
   /** σ of the training timesteps, falling. diffusers shifts here and once more for the steps, except with dynamic shifting. */
   protected trainingFlow(): number[] {
-    const { numTrainTimesteps: T, shift, useDynamicShifting } = this.config as unknown as {
+    const {
+      numTrainTimesteps: T,
+      shift,
+      useDynamicShifting
+    } = this.config as unknown as {
       numTrainTimesteps: number
       shift: number
       useDynamicShifting?: boolean
     }
-    return Array.from({ length: T }, (_, i) => f32((T - i) / T)).map((s) => (useDynamicShifting ? s : f32(shifted(shift, s))))
+    return Array.from({ length: T }, (_, i) => f32((T - i) / T)).map((s) =>
+      useDynamicShifting ? s : f32(shifted(shift, s))
+    )
   }
   /** Evenly spaced timesteps between the ends of the training, as σ. */
   protected evenSigmas(steps: number): number[] {
@@ -57,10 +63,7 @@ export abstract class FlowMatchScheduler<S extends Schema> extends Scheduler<S, 
     return [1 - sigmas[index]!, sigmas[index]!]
   }
   protected levelOf(schedule: FlowSchedule, timestep: number): readonly [number, number] {
-    const found = schedule.timesteps.flatMap((t, i) => (f32(t) === f32(timestep) ? [i] : []))
-    const index = found[1] ?? found[0]
-    if (index === undefined) throw invalidArgument('timestep', `one of the scheduler's ${schedule.timesteps.length} timesteps`, timestep)
-    return this.levelAt(schedule, index)
+    return this.levelAt(schedule, requireRow(schedule.timesteps, timestep))
   }
   protected training(): FlowSchedule {
     const sigmas = this.trainingFlow()
@@ -83,9 +86,12 @@ export class FlowMatchEulerDiscreteScheduler extends FlowMatchScheduler<typeof f
     const { timesteps: custom, sigmas: given, mu } = options
     if (custom && given && custom.length !== given.length)
       throw invalidArgument('sigmas', `${custom.length} values, as many as timesteps`, given)
-    if (config.useDynamicShifting && mu === undefined) throw invalidArgument('mu', 'a number (useDynamicShifting is set)', mu)
+    if (config.useDynamicShifting && mu === undefined)
+      throw invalidArgument('mu', 'a number (useDynamicShifting is set)', mu)
     let sigmas = given?.map(f32) ?? custom?.map((t) => f32(f32(t) / T)) ?? this.evenSigmas(steps)
-    sigmas = sigmas.map((s) => (config.useDynamicShifting ? timeShift(config.timeShiftType, mu!, s) : shifted(config.shift, s)))
+    sigmas = sigmas.map((s) =>
+      config.useDynamicShifting ? timeShift(config.timeShiftType, mu!, s) : shifted(config.shift, s)
+    )
     if (config.shiftTerminal) sigmas = stretchToTerminal(sigmas, config.shiftTerminal)
     const min = this.hidden('sigma_min') ?? sigmas[sigmas.length - 1]!
     const max = this.hidden('sigma_max') ?? sigmas[0]!
@@ -110,4 +116,3 @@ export class FlowMatchEulerDiscreteScheduler extends FlowMatchScheduler<typeof f
     })
   }
 }
-

@@ -22,7 +22,10 @@ export class FlowMatchHeunDiscreteScheduler extends FlowMatchScheduler<typeof fl
   protected schedule(steps: number, options: PlanOptions): FlowSchedule {
     refuseCustom(this.className, options, 'timesteps', 'sigmas')
     const sigmas = this.evenSigmas(steps).map((s) => f32(shifted(this.config.shift, s)))
-    return { timesteps: doubled(sigmas.map((s) => f32(s * this.config.numTrainTimesteps))), sigmas: [...doubled(sigmas), 0] }
+    return {
+      timesteps: doubled(sigmas.map((s) => f32(s * this.config.numTrainTimesteps))),
+      sigmas: [...doubled(sigmas), 0]
+    }
   }
 
   protected rows({ timesteps, sigmas }: FlowSchedule, begin: number, options: PlanOptions): RowSpec[] {

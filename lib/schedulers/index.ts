@@ -56,10 +56,15 @@ export { UnCLIPScheduler, type UnCLIPConfig } from './unclip.js'
 export { FlowMatchEulerDiscreteScheduler, type FlowMatchEulerDiscreteConfig } from './flow-match-euler-discrete.js'
 export { FlowMatchHeunDiscreteScheduler, type FlowMatchHeunDiscreteConfig } from './flow-match-heun-discrete.js'
 export { DDIMInverseScheduler, type DDIMInverseConfig } from './ddim-inverse.js'
-export { DPMSolverMultistepInverseScheduler, type DPMSolverMultistepInverseConfig } from './dpm-solver-multistep-inverse.js'
+export {
+  DPMSolverMultistepInverseScheduler,
+  type DPMSolverMultistepInverseConfig
+} from './dpm-solver-multistep-inverse.js'
 export { UniPCMultistepScheduler, type UniPCMultistepConfig } from './unipc-multistep.js'
 
-type AnyClass = SchedulerClass & { fromConfig: (json: Readonly<Record<string, unknown>>, overrides?: Readonly<Record<string, unknown>>) => Scheduler }
+type AnyClass = SchedulerClass & {
+  fromConfig: (json: Readonly<Record<string, unknown>>, overrides?: Readonly<Record<string, unknown>>) => Scheduler
+}
 
 /** Every class by diffusers' name. */
 export const schedulerClasses: ReadonlyMap<string, AnyClass> = new Map(
@@ -95,7 +100,8 @@ export const schedulerClasses: ReadonlyMap<string, AnyClass> = new Map(
 )
 
 /** A key that some class has: a config taken over from another class may hold it without a warning. */
-const isKnown = (key: string): boolean => [...schedulerClasses.values()].some((c) => Object.hasOwn(c.options, camelCase(key)))
+const isKnown = (key: string): boolean =>
+  [...schedulerClasses.values()].some((c) => Object.hasOwn(c.options, camelCase(key)))
 
 /**
  * Makes a scheduler.
@@ -140,5 +146,7 @@ const fromName = (name: string, base: Readonly<Record<string, unknown>>): Schedu
 /** Base keys that no class has. */
 const unknownKeys = (scheduler: Scheduler, base: Readonly<Record<string, unknown>>): string[] => {
   const unknown = Object.keys(base).filter((key) => !key.startsWith('_') && key !== 'class' && !isKnown(key))
-  return unknown.length ? [`${scheduler.className} does not use the config ${unknown.length > 1 ? 'keys' : 'key'} ${unknown.join(', ')}`] : []
+  return unknown.length
+    ? [`${scheduler.className} does not use the config ${unknown.length > 1 ? 'keys' : 'key'} ${unknown.join(', ')}`]
+    : []
 }

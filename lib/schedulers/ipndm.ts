@@ -5,7 +5,7 @@ import { integer, maybe, numbers, type ConfigOf } from './options.js'
 import { refuseCustom, type PlanOptions } from './plan-options.js'
 import { combine, History, registers, write, type RowSpec } from './plan-rows.js'
 import { adamsBashforth } from './pndm.js'
-import { Scheduler, type Schedule } from './scheduler.js'
+import { requireRow, Scheduler, type Schedule } from './scheduler.js'
 
 export const ipndmOptions = {
   numTrainTimesteps: integer(1000, 1),
@@ -62,11 +62,12 @@ export class IPNDMScheduler extends Scheduler<typeof ipndmOptions, IPNDMSchedule
     return [alpha[index]!, sigma[index]!]
   }
   protected levelOf(schedule: IPNDMSchedule, timestep: number): readonly [number, number] {
-    const index = schedule.timesteps.indexOf(f32(timestep))
-    if (index < 0) throw invalidArgument('timestep', `one of the scheduler's ${schedule.timesteps.length} timesteps`, timestep)
-    return this.levelAt(schedule, index)
+    return this.levelAt(schedule, requireRow(schedule.timesteps, timestep))
   }
   protected training(): IPNDMSchedule {
-    return this.schedule(this.config.trainedBetas ? this.config.trainedBetas.length - 1 : this.config.numTrainTimesteps, {})
+    return this.schedule(
+      this.config.trainedBetas ? this.config.trainedBetas.length - 1 : this.config.numTrainTimesteps,
+      {}
+    )
   }
 }

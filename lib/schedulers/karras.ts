@@ -6,15 +6,24 @@ import { invalidArgument } from '../errors.js'
 import { makeAlphasCumprod, type BetaConfig } from './betas.js'
 import { f32, interpolate } from './numerics.js'
 import type { ConfigOf, Schema } from './options.js'
-import { Scheduler, type Schedule } from './scheduler.js'
-import { checkSigmaSchedule, logSigmas, scheduledSigmas, sigmaToTimestep, trainingSigmas, type SigmaScheduleConfig } from './sigmas.js'
+import { requireRow, Scheduler, type Schedule } from './scheduler.js'
+import {
+  checkSigmaSchedule,
+  logSigmas,
+  scheduledSigmas,
+  sigmaToTimestep,
+  trainingSigmas,
+  type SigmaScheduleConfig
+} from './sigmas.js'
 import { spacedTimesteps, type SpacingConfig } from './spacing.js'
 
 export interface KarrasSchedule extends Schedule {
   readonly sigmas: readonly number[]
   readonly initNoiseSigma: number
 }
-type KarrasConfig = BetaConfig & SpacingConfig & Partial<SigmaScheduleConfig> & { sigmaMin?: number | null; sigmaMax?: number | null }
+type KarrasConfig = BetaConfig &
+  SpacingConfig &
+  Partial<SigmaScheduleConfig> & { sigmaMin?: number | null; sigmaMax?: number | null }
 
 /** √(σ² + 1): what the model's input is divided by. */
 export const inputNorm = (sigma: number): number => Math.sqrt(sigma * sigma + 1)
@@ -38,13 +47,22 @@ export abstract class KarrasScheduler<S extends Schema> extends Scheduler<S, Kar
    * `steps` timesteps (or `custom` ones) and their sigmas, float32, without the final one. `roundKarras` rounds the
    * timesteps of Karras sigmas.
    */
-  protected spaced(steps: number, custom?: readonly number[], roundKarras?: (t: number) => number): { timesteps: number[]; sigmas: number[] } {
+  protected spaced(
+    steps: number,
+    custom?: readonly number[],
+    roundKarras?: (t: number) => number
+  ): { timesteps: number[]; sigmas: number[] } {
     const config = this.config as unknown as KarrasConfig
     const spaced = custom?.map(f32) ?? spacedTimesteps(config, steps, true)
     const sigmas = spaced.map((t) => interpolate(t, this.trained))
     const scheduled = this.reschedule(sigmas, steps)
     if (!scheduled) return { timesteps: spaced, sigmas: sigmas.map(f32) }
-    if (custom) throw invalidArgument('timesteps', `no custom timesteps where ${this.className} uses Karras, exponential or beta sigmas`, custom)
+    if (custom)
+      throw invalidArgument(
+        'timesteps',
+        `no custom timesteps where ${this.className} uses Karras, exponential or beta sigmas`,
+        custom
+      )
     const timesteps = scheduled.map((s) => sigmaToTimestep(s, this.logs))
     const round = config.useKarrasSigmas && roundKarras ? roundKarras : (t: number) => t
     return { timesteps: timesteps.map(round), sigmas: scheduled.map(f32) }
@@ -58,7 +76,7 @@ export abstract class KarrasScheduler<S extends Schema> extends Scheduler<S, Kar
     return scheduledSigmas(config as SigmaScheduleConfig, min, max, steps)
   }
 
-  /** x starts as noise at σ_max; 'leading' does not start at the last timestep, where √(σ² + 1) is nearer to the model's data. */
+  /** x starts as noise at σ_max; 'leading' starts below the last timestep, where the data still counts: √(σ² + 1). */
   protected initialSigma(sigmas: readonly number[]): number {
     const max = Math.max(...sigmas)
     return (this.config as unknown as SpacingConfig).timestepSpacing === 'leading' ? inputNorm(max) : max
@@ -67,17 +85,17 @@ export abstract class KarrasScheduler<S extends Schema> extends Scheduler<S, Kar
   protected levelAt({ sigmas }: KarrasSchedule, index: number): readonly [number, number] {
     return [1, sigmas[index]!]
   }
-  /** The row of this timestep; of several (Heun's two stages) the second. */
   protected levelOf(schedule: KarrasSchedule, timestep: number): readonly [number, number] {
-    const found = schedule.timesteps.flatMap((t, i) => (f32(t) === f32(timestep) ? [i] : []))
-    const index = found[1] ?? found[0]
-    if (index === undefined) throw invalidArgument('timestep', `one of the scheduler's ${schedule.timesteps.length} timesteps`, timestep)
-    return this.levelAt(schedule, index)
+    return this.levelAt(schedule, requireRow(schedule.timesteps, timestep))
   }
   protected training(): KarrasSchedule {
     const last = this.trained.length - 1
     const sigmas = [...this.trained].reverse()
-    return { timesteps: sigmas.map((_, i) => last - i), sigmas: [...sigmas, 0], initNoiseSigma: this.initialSigma(sigmas) }
+    return {
+      timesteps: sigmas.map((_, i) => last - i),
+      sigmas: [...sigmas, 0],
+      initNoiseSigma: this.initialSigma(sigmas)
+    }
   }
 }
 

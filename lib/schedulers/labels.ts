@@ -8,7 +8,11 @@ export interface SamplerLabel {
   readonly settings: Readonly<Record<string, unknown>>
 }
 
-const sampler = (label: string, className: string, settings: Record<string, unknown> = {}): SamplerLabel => ({ label, className, settings })
+const sampler = (label: string, className: string, settings: Record<string, unknown> = {}): SamplerLabel => ({
+  label,
+  className,
+  settings
+})
 const multistep = (label: string, settings: Record<string, unknown>): SamplerLabel =>
   sampler(label, 'DPMSolverMultistepScheduler', { solverOrder: 2, solverType: 'midpoint', ...settings })
 
@@ -106,6 +110,8 @@ export const labelOf = (
   const found = samplerLabels.find(
     (s) => s.className === className && Object.entries(s.settings).every(([key, value]) => config[key] === value)
   )
-  const type = Object.entries(scheduleTypes).find(([, set]) => sigmaFlags.some((f) => set[f] === true && config[f] === true))?.[0]
+  const type = Object.entries(scheduleTypes).find(([, set]) =>
+    sigmaFlags.some((f) => set[f] === true && config[f] === true)
+  )?.[0]
   return { sampler: found?.label ?? className, ...(type && { scheduleType: type }) }
 }

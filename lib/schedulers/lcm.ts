@@ -55,9 +55,7 @@ export class LCMScheduler extends AlphaScheduler<typeof lcmOptions> {
       return {
         timestep: t,
         convert: convertToOriginal(original, config),
-        writes: [
-          write('x', last ? denoised : combine([Math.sqrt(next), denoised], [Math.sqrt(1 - next), { n: 1 }]))
-        ],
+        writes: [write('x', last ? denoised : combine([Math.sqrt(next), denoised], [Math.sqrt(1 - next), { n: 1 }]))],
         draws: last ? 0 : 1
       }
     })

@@ -42,7 +42,13 @@ export class LMSDiscreteScheduler extends KarrasScheduler<typeof lmsDiscreteOpti
         convert: convertToOriginal(original),
         writes: [
           push,
-          write('x', combine([1, { x: 1 }], ...known.map((_, j) => [lmsWeight(nodes, j, sigma, sigmas[i + 1]!), history.ago(j)] as const)))
+          write(
+            'x',
+            combine(
+              [1, { x: 1 }],
+              ...known.map((_, j) => [lmsWeight(nodes, j, sigma, sigmas[i + 1]!), history.ago(j)] as const)
+            )
+          )
         ]
       }
     })

@@ -42,7 +42,30 @@ export const interpolate = (t: number, y: readonly number[]): number => {
   return (y[low + 1]! - y[low]!) * (t - low) + y[low]!
 }
 
-/** Σ aₙ solved from the square system A·x = b by elimination with pivoting: the few unknowns of UniPC. */
+/**
+ * numpy.log in float32, to the bit: x = 2ᵉ·m with m from √½ to √2, a rational approximation in m − 1 and e·ln 2, every
+ * operation a single-precision (fused) one. A correctly rounded logarithm differs in the last digit of every fifth value,
+ * and that digit decides whether a truncated timestep is 998 or 999.
+ */
+export const logF32 = (x: number): number => {
+  let exponent = Math.floor(Math.log2(x))
+  let mantissa = x / 2 ** exponent
+  if (mantissa > f32(Math.SQRT2)) {
+    mantissa /= 2
+    exponent++
+  }
+  const m = f32(mantissa - 1)
+  const horner = (c: readonly number[]): number => c.reduceRight((sum, k) => f32(sum * m + k))
+  return f32(exponent * f32(Math.LN2) + f32(horner(logNumerator) / horner(logDenominator)))
+}
+const logNumerator = [
+  0, 0.9999999999999987, 2.112677543073053, 1.4800006335765066, 0.3808837741388408, 0.025899791179079226
+].map(f32)
+const logDenominator = [
+  1, 2.6126775430731093, 2.453006071784736, 0.9864942958519419, 0.15464763749839067, 0.005875095403124574
+].map(f32)
+
+/** x of the square system A·x = b, by elimination with pivoting: the few unknowns of UniPC. */
 export const solve = (matrix: readonly (readonly number[])[], right: readonly number[]): number[] => {
   const n = right.length
   const rows = matrix.map((r, i) => [...r, right[i]!])

@@ -89,5 +89,4 @@ export const resolveOptions = <S extends Schema>(className: string, schema: S, g
 
 /** beta_start → betaStart, predict_x0 → predictX0: diffusers' keys as this package spells them. */
 export const camelCase = (key: string): string => key.replace(/_([a-z0-9])/g, (_, c: string) => c.toUpperCase())
-export const snakeCase = (key: string): string =>
-  key.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`)
+export const snakeCase = (key: string): string => key.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`)

@@ -42,7 +42,11 @@ export interface PlanOptions {
 
 type Check = readonly [expected: string, ok: (v: unknown) => boolean]
 const real = (low: number, high: number): Check => [
-  low === -Infinity ? 'a finite number' : high === Infinity ? `a number of at least ${low}` : `a number from ${low} to ${high}`,
+  low === -Infinity
+    ? 'a finite number'
+    : high === Infinity
+      ? `a number of at least ${low}`
+      : `a number from ${low} to ${high}`,
   (v) => typeof v === 'number' && !Number.isNaN(v) && v >= low && v <= high
 ]
 const list: Check = [
@@ -76,10 +80,15 @@ const checks: Record<keyof PlanOptions, Check> = {
 }
 
 export const checkPlanOptions = (className: string, options: PlanOptions): void => {
-  if (typeof options !== 'object' || options === null) throw invalidArgument(`the plan options of ${className}`, 'an object', options)
+  if (typeof options !== 'object' || options === null)
+    throw invalidArgument(`the plan options of ${className}`, 'an object', options)
   for (const [name, value] of Object.entries(options)) {
     if (!Object.hasOwn(checks, name))
-      throw invalidArgument(`the plan options of ${className}`, `only the names ${Object.keys(checks).join(', ')}`, name)
+      throw invalidArgument(
+        `the plan options of ${className}`,
+        `only the names ${Object.keys(checks).join(', ')}`,
+        name
+      )
     const [expected, ok] = checks[name as keyof PlanOptions]
     if (value !== undefined && !ok(value)) throw invalidArgument(name, expected, value)
   }
@@ -87,7 +96,11 @@ export const checkPlanOptions = (className: string, options: PlanOptions): void 
 
 export const checkSteps = (steps: number, most = Infinity): void => {
   if (!Number.isSafeInteger(steps) || steps < 1 || steps > most)
-    throw invalidArgument('steps', most === Infinity ? 'an integer of at least 1' : `an integer from 1 to ${most} (numTrainTimesteps)`, steps)
+    throw invalidArgument(
+      'steps',
+      most === Infinity ? 'an integer of at least 1' : `an integer from 1 to ${most} (numTrainTimesteps)`,
+      steps
+    )
 }
 
 /** Timesteps must fall; for the classes whose set_timesteps insists on it. */
@@ -99,7 +112,11 @@ export const checkFalling = (timesteps: readonly number[], below: number): void 
 }
 
 /** For the classes whose set_timesteps takes only a number of steps. */
-export const refuseCustom = (className: string, options: PlanOptions, ...names: readonly ('timesteps' | 'sigmas')[]): void => {
+export const refuseCustom = (
+  className: string,
+  options: PlanOptions,
+  ...names: readonly ('timesteps' | 'sigmas')[]
+): void => {
   for (const name of names)
     if (options[name]) throw invalidArgument(name, `no custom ${name} (${className} computes its own)`, options[name])
 }
@@ -124,12 +141,14 @@ export const rowRange = (
     if (order === 2 && left % 2 === 0) left++
     begin = Math.max(timesteps.length - left, 0)
   } else {
-    begin = Math.max(steps - Math.min(Math.floor(steps * strength), steps), 0) * order
+    const kept = Math.floor(steps * strength)
+    begin = kept < 1 ? timesteps.length : (steps - kept) * order
   }
   let end = timesteps.length
   if (denoisingEnd !== undefined) end = begin + timesteps.slice(begin).filter((t) => t >= cutoff(denoisingEnd)).length
   if (end <= begin) {
-    const name = denoisingEnd !== undefined ? 'denoisingEnd' : denoisingStart !== undefined ? 'denoisingStart' : 'strength'
+    const name =
+      denoisingEnd !== undefined ? 'denoisingEnd' : denoisingStart !== undefined ? 'denoisingStart' : 'strength'
     throw invalidArgument(name, `a value that leaves at least one of ${steps} steps`, options[name] ?? strength)
   }
   return [begin, end]

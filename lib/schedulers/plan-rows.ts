@@ -36,7 +36,8 @@ export class History {
   }
   /** The output pushed `back` pushes before the newest (0 is the newest). */
   ago(back: number): Terms {
-    if (back >= this.length) throw new DiffusionError('ERR_ND_INTERNAL', `history holds ${this.length} outputs, not ${back + 1}`)
+    if (back >= this.length)
+      throw new DiffusionError('ERR_ND_INTERNAL', `history holds ${this.length} outputs, not ${back + 1}`)
     return { [this.slots[(this.pushed - 1 - back) % this.slots.length]!]: 1 }
   }
 }

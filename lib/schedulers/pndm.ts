@@ -73,7 +73,9 @@ export class PNDMScheduler extends AlphaScheduler<typeof pndmOptions, PNDMSchedu
         step = stage === 3
       } else if (counter === 1) {
         // the first step once more from its start, with the mean of both ends
-        writes.push(write('x', this.transfer(t + stride, t, { [start]: 1 }, combine([0.5, { m: 1 }], [0.5, history.ago(0)]))))
+        writes.push(
+          write('x', this.transfer(t + stride, t, { [start]: 1 }, combine([0.5, { m: 1 }], [0.5, history.ago(0)])))
+        )
       } else {
         writes.push(history.push({ m: 1 }))
         if (counter === 0) {
@@ -103,11 +105,8 @@ export class PNDMScheduler extends AlphaScheduler<typeof pndmOptions, PNDMSchedu
 
 /** Adams-Bashforth over the outputs held, order 1 to 4 (equation 12). */
 export const adamsBashforth = (history: History): Terms => {
-  const weights = [
-    [1],
-    [3 / 2, -1 / 2],
-    [23 / 12, -16 / 12, 5 / 12],
-    [55 / 24, -59 / 24, 37 / 24, -9 / 24]
-  ][Math.min(history.length, 4) - 1]!
+  const weights = [[1], [3 / 2, -1 / 2], [23 / 12, -16 / 12, 5 / 12], [55 / 24, -59 / 24, 37 / 24, -9 / 24]][
+    Math.min(history.length, 4) - 1
+  ]!
   return combine(...weights.map((w, i) => [1, scale(w, history.ago(i))] as const))
 }

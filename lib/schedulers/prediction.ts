@@ -1,6 +1,6 @@
 /** What the model predicts, and how the predicted original x₀ and noise ε follow from it, given x = α·x₀ + σ·ε. */
 import type { PlanRow } from '../step-plan.js'
-import { scale, type Terms } from './plan-rows.js'
+import type { Terms } from './plan-rows.js'
 import { choice, flag, number } from './options.js'
 
 export type PredictionType = 'epsilon' | 'v_prediction' | 'sample' | 'flow_prediction'
@@ -81,9 +81,3 @@ export const convertToNoise = (
   sigma: number,
   limit: LimitConfig = {}
 ): PlanRow['convert'] => ({ ...convertToOriginal(original, limit), c: 1 / sigma, d: -alpha / sigma })
-
-/** Whether p is limited, so that ε over {x, m} is no longer the noise of p. */
-export const limits = (limit: LimitConfig): boolean => Boolean(limit.thresholding || limit.clipSample)
-
-/** (x₀ at unit noise level) d = (x − x₀)/σ, the derivative dx/dσ of the probability flow ODE. */
-export const derivative = (sigma: number): Terms => ({ ...scale(1 / sigma, { x: 1, h: -1 }) })

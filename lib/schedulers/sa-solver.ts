@@ -35,7 +35,9 @@ export class SASolverScheduler extends VariancePreservingScheduler<typeof saSolv
     super(config)
     const { predictorOrder, correctorOrder, algorithmType, predictionType } = this.config
     if (Math.max(predictorOrder, correctorOrder) > 4)
-      throw unsupported('SASolverScheduler with an order above 4 is not supported: lower predictorOrder and correctorOrder')
+      throw unsupported(
+        'SASolverScheduler with an order above 4 is not supported: lower predictorOrder and correctorOrder'
+      )
     checkFlow({ algorithmType: algorithmType === 'data_prediction' ? 'dpmsolver++' : 'dpmsolver', predictionType })
   }
 
@@ -93,8 +95,8 @@ const adams = (
   data: boolean,
   from: Level,
   to: Level,
-  nodes: readonly Level[],
-  outputs: readonly Terms[],
+  known: readonly Level[],
+  knownOutputs: readonly Terms[],
   tau: number,
   corrector: boolean,
   x: Terms,
@@ -102,6 +104,10 @@ const adams = (
 ): Terms => {
   const h = to.lambda - from.lambda
   const c = data ? 1 + tau ** 2 : -1
+  // equal neighbours (rounded timesteps) have no polynomial through them
+  const distinct = known.map((node, j) => j === 0 || node.lambda !== known[j - 1]!.lambda)
+  const nodes = known.filter((_, j) => distinct[j])
+  const outputs = knownOutputs.filter((_, j) => distinct[j])
   const shifted = nodes.map((node) => node.lambda - to.lambda)
   const integrals = shifted.map((_, j) => lagrangeIntegral(shifted, j, c, -h))
   if (data && outputs.length === 2) {
@@ -113,8 +119,13 @@ const adams = (
   }
   const factor = (1 + tau ** 2) * (data ? to.alpha : -to.sigma)
   const decay = data ? Math.exp(-(tau ** 2) * h) * (to.sigma / from.sigma) : to.alpha / from.alpha
-  const deviation = data ? to.sigma * Math.sqrt(-Math.expm1(-2 * tau ** 2 * h)) : tau * to.sigma * Math.sqrt(Math.expm1(2 * h))
-  return combine([decay, x], ...integrals.map((v, j) => [factor * v, outputs[j]!] as const), [deviation, { [noise]: 1 }])
+  const deviation = data
+    ? to.sigma * Math.sqrt(-Math.expm1(-2 * tau ** 2 * h))
+    : tau * to.sigma * Math.sqrt(Math.expm1(2 * h))
+  return combine([decay, x], ...integrals.map((v, j) => [factor * v, outputs[j]!] as const), [
+    deviation,
+    { [noise]: 1 }
+  ])
 }
 
 /** ∫ from `start` to 0 of e^{cv}·lⱼ(v) dv, lⱼ = Π (v − vₖ)/(vⱼ − vₖ). */

@@ -2,7 +2,15 @@
 import { invalidArgument } from '../errors.js'
 import type { StepPlan } from '../step-plan.js'
 import { labelOf } from './labels.js'
-import { camelCase, resolveOptions, snakeCase, type ConfigOf, type Field, type Schema, type ValuesOf } from './options.js'
+import {
+  camelCase,
+  resolveOptions,
+  snakeCase,
+  type ConfigOf,
+  type Field,
+  type Schema,
+  type ValuesOf
+} from './options.js'
 import { finishPlan, finishRow, type RowSpec } from './plan-rows.js'
 import { checkPlanOptions, checkSteps, rowRange, type PlanOptions } from './plan-options.js'
 
@@ -40,6 +48,7 @@ export abstract class Scheduler<S extends Schema = CommonSchema, P extends Sched
   private readonly explicit: Readonly<Record<string, unknown>>
   private source: Readonly<Record<string, unknown>> = {}
   private current: P | undefined
+  private begin = 0
 
   /** Throws ERR_ND_INVALID_ARGUMENT for an unknown option (the known ones are listed) or a value out of range. */
   constructor(config: ConfigOf<S> = {}) {
@@ -134,6 +143,7 @@ export abstract class Scheduler<S extends Schema = CommonSchema, P extends Sched
       return finishRow(this.className, begin + i, { ...spec, blend })
     })
     this.current = schedule
+    this.begin = begin
     return finishPlan(schedule.initNoiseSigma ?? 1, rows)
   }
 
@@ -152,6 +162,11 @@ export abstract class Scheduler<S extends Schema = CommonSchema, P extends Sched
     return this.state.initNoiseSigma ?? 1
   }
 
+  /** [α, σ] that img2img's clean latents are noised to before the first row of the last plan (strength, denoisingStart). */
+  get startLevel(): readonly [alpha: number, sigma: number] {
+    return this.levelAt(this.state, this.begin)
+  }
+
   /** [α, σ] of the forward process at a timestep: x_t = α·x₀ + σ·ε. Sigma-based classes know the timesteps of the last plan only. */
   noiseLevel(timestep: number): readonly [alpha: number, sigma: number] {
     if (!Number.isFinite(timestep)) throw invalidArgument('timestep', 'a finite number', timestep)
@@ -164,6 +179,23 @@ export abstract class Scheduler<S extends Schema = CommonSchema, P extends Sched
     const [alpha, sigma] = this.noiseLevel(timestep)
     return Float32Array.from({ length: x.length }, (_, i) => alpha * x[i]! + sigma * noise[i]!)
   }
+}
+
+/**
+ * The row whose timestep this is, for the classes whose noise levels belong to rows: of several equal ones (the stages of
+ * Heun) the second, as diffusers has it. Fractional timesteps may differ in the last float32 digits. −1 where there is none.
+ */
+export const rowOfTimestep = (timesteps: readonly number[], timestep: number): number => {
+  const tolerance = 1e-6 * Math.max(...timesteps.map(Math.abs))
+  const found = timesteps.flatMap((t, i) => (Math.abs(t - timestep) <= tolerance ? [i] : []))
+  return found[1] ?? found[0] ?? -1
+}
+
+/** As rowOfTimestep; throws where there is none. */
+export const requireRow = (timesteps: readonly number[], timestep: number): number => {
+  const row = rowOfTimestep(timesteps, timestep)
+  if (row < 0) throw invalidArgument('timestep', `one of the scheduler's ${timesteps.length} timesteps`, timestep)
+  return row
 }
 
 /** α·noise − σ·x, the target of v-prediction, for the classes whose diffusers twin has get_velocity. */

@@ -1,7 +1,7 @@
 /** Noise levels σ = √((1 − ᾱ)/ᾱ) and the schedules over them: Karras, exponential, beta, Lu, flow. */
 import { inverseIncompleteBeta } from './beta-distribution.js'
 import { invalidArgument } from '../errors.js'
-import { f32, linspace } from './numerics.js'
+import { f32, linspace, logF32 } from './numerics.js'
 import { flag } from './options.js'
 
 export const sigmaScheduleOptions = {
@@ -32,7 +32,7 @@ export const checkSigmaSchedule = (className: string, config: SigmaScheduleConfi
 export const trainingSigmas = (alphasCumprod: readonly number[]): number[] =>
   alphasCumprod.map((a) => f32(Math.sqrt(f32(f32(1 - a) / a))))
 
-export const logSigmas = (sigmas: readonly number[]): number[] => sigmas.map((s) => f32(Math.log(s)))
+export const logSigmas = (sigmas: readonly number[]): number[] => sigmas.map(logF32)
 
 /** The fractional training timestep whose σ this is, linear in log σ. `logs` rises. */
 export const sigmaToTimestep = (sigma: number, logs: readonly number[]): number => {

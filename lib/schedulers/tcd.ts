@@ -22,7 +22,9 @@ export class TCDScheduler extends AlphaScheduler<typeof tcdOptions> {
     refuseCustom(this.className, options, 'sigmas')
     const { originalInferenceSteps: asked } = options
     const original = asked ?? this.config.originalInferenceSteps
-    return { timesteps: distilledTimesteps(this.config.numTrainTimesteps, original, steps, options, asked !== undefined) }
+    return {
+      timesteps: distilledTimesteps(this.config.numTrainTimesteps, original, steps, options, asked !== undefined)
+    }
   }
 
   /** From t to s = (1 − γ)·t' along the trajectory, then noise from s up to t'. */
@@ -41,9 +43,7 @@ export class TCDScheduler extends AlphaScheduler<typeof tcdOptions> {
       return {
         timestep: t,
         convert: convertToOriginal(original),
-        writes: [
-          write('x', renoise ? combine([Math.sqrt(ratio), noised], [Math.sqrt(1 - ratio), { n: 1 }]) : noised)
-        ],
+        writes: [write('x', renoise ? combine([Math.sqrt(ratio), noised], [Math.sqrt(1 - ratio), { n: 1 }]) : noised)],
         draws: renoise ? 1 : 0
       }
     })

@@ -5,7 +5,7 @@
  */
 import { invalidArgument, unsupported } from '../errors.js'
 import { checkFlow, solverOutput } from './dpm-solver-multistep.js'
-import type { Level } from './dpm-solver.js'
+import { usableOrder, type Level } from './dpm-solver.js'
 import { f32, linspace, solve } from './numerics.js'
 import { choice, flag, integer, integers, maybe, number, type ConfigOf } from './options.js'
 import { refuseCustom, type PlanOptions } from './plan-options.js'
@@ -45,7 +45,9 @@ export class UniPCMultistepScheduler extends VariancePreservingScheduler<typeof 
     super(config)
     const { solverOrder, shiftTerminal, useFlowSigmas, predictX0, predictionType } = this.config
     if (solverOrder > largestOrder)
-      throw unsupported(`UniPCMultistepScheduler with solverOrder ${solverOrder} is not supported: use at most ${largestOrder}`)
+      throw unsupported(
+        `UniPCMultistepScheduler with solverOrder ${solverOrder} is not supported: use at most ${largestOrder}`
+      )
     if (shiftTerminal !== null && !useFlowSigmas)
       throw invalidArgument('shiftTerminal', 'null unless useFlowSigmas is set', shiftTerminal)
     checkFlow({ algorithmType: predictX0 ? 'dpmsolver++' : 'dpmsolver', predictionType })
@@ -124,7 +126,7 @@ export class UniPCMultistepScheduler extends VariancePreservingScheduler<typeof 
   private update(to: Level, levels: readonly Level[], outputs: readonly Terms[], x: Terms, end?: Terms): Terms {
     const { predictX0, solverType } = this.config
     const from = levels[0]!
-    const order = outputs.length
+    const order = usableOrder(outputs.length, to, levels)
     const m0 = outputs[0]!
     const h = to.lambda - from.lambda
     const hh = predictX0 ? -h : h
@@ -155,6 +157,9 @@ export class UniPCMultistepScheduler extends VariancePreservingScheduler<typeof 
       factorial *= k + 1
       phi = phi / hh - 1 / factorial
     }
-    return solve(b.map((_, k) => r.map((rk) => rk ** k)), b)
+    return solve(
+      b.map((_, k) => r.map((rk) => rk ** k)),
+      b
+    )
   }
 }

@@ -9,8 +9,18 @@ import { f32, interpolate, roundHalfEven } from './numerics.js'
 import { flag, number, type ConfigOf, type Schema } from './options.js'
 import { refuseCustom, type PlanOptions } from './plan-options.js'
 import { predictionOption, thresholdOptions } from './prediction.js'
-import { Scheduler, type Schedule } from './scheduler.js'
-import { checkSigmaSchedule, flowSigmas, logSigmas, luSigmas, scheduledSigmas, sigmaScheduleOptions, sigmaToTimestep, trainingSigmas, type SigmaScheduleConfig } from './sigmas.js'
+import { rowOfTimestep, Scheduler, type Schedule } from './scheduler.js'
+import {
+  checkSigmaSchedule,
+  flowSigmas,
+  logSigmas,
+  luSigmas,
+  scheduledSigmas,
+  sigmaScheduleOptions,
+  sigmaToTimestep,
+  trainingSigmas,
+  type SigmaScheduleConfig
+} from './sigmas.js'
 import { solverTimesteps, type SpacingConfig } from './spacing.js'
 
 export const variancePreservingOptions = {
@@ -30,6 +40,7 @@ interface Config extends BetaConfig, SpacingConfig, SigmaScheduleConfig {
   readonly useLuLambdas?: boolean
   readonly useFlowSigmas: boolean
   readonly useDynamicShifting?: boolean
+  readonly timeShiftType?: string
   readonly flowShift: number
   readonly lambdaMinClipped?: number
 }
@@ -67,7 +78,12 @@ export abstract class VariancePreservingScheduler<S extends Schema> extends Sche
   }
 
   /** Whole timesteps and float32 sigmas of the rows, falling, without the final sigma. */
-  protected spaced(steps: number, spaced: readonly number[], options: PlanOptions, rules: SpaceRules = {}): { timesteps: number[]; sigmas: number[] } {
+  protected spaced(
+    steps: number,
+    spaced: readonly number[],
+    options: PlanOptions,
+    rules: SpaceRules = {}
+  ): { timesteps: number[]; sigmas: number[] } {
     const config = this.values
     const { trained, logs } = this
     const min = this.sigmaBound('sigmaMin') ?? trained[0]!
@@ -76,15 +92,23 @@ export abstract class VariancePreservingScheduler<S extends Schema> extends Sche
       config.useLuLambdas && !config.useKarrasSigmas ? luSigmas(logs, steps) : scheduledSigmas(config, min, max, steps)
     if (rescheduled) {
       if (rules.custom)
-        throw invalidArgument('timesteps', `no custom timesteps where ${this.className} uses Karras, exponential, beta or Lu sigmas`, rules.custom)
+        throw invalidArgument(
+          'timesteps',
+          `no custom timesteps where ${this.className} uses Karras, exponential, beta or Lu sigmas`,
+          rules.custom
+        )
       const rounded = rules.round !== false && (config.useKarrasSigmas || config.useLuLambdas)
       const timesteps = rescheduled.map((s) => sigmaToTimestep(s, logs))
       return { timesteps: timesteps.map(rounded ? roundHalfEven : Math.trunc), sigmas: rescheduled.map(f32) }
     }
     if (config.useFlowSigmas) {
       // μ: the shift of dynamic shifting, e^μ
-      if (options.mu !== undefined && !config.useDynamicShifting)
-        throw invalidArgument('mu', 'no mu unless useDynamicShifting is set', options.mu)
+      if (options.mu !== undefined && (!config.useDynamicShifting || config.timeShiftType === 'linear'))
+        throw invalidArgument(
+          'mu',
+          "no mu unless useDynamicShifting is set with timeShiftType 'exponential'",
+          options.mu
+        )
       const shift = options.mu === undefined ? config.flowShift : Math.exp(options.mu)
       const sigmas = flowSigmas(config.numTrainTimesteps, shift, steps)
       return { timesteps: sigmas.map((s) => Math.trunc(s * config.numTrainTimesteps)), sigmas: sigmas.map(f32) }
@@ -115,8 +139,8 @@ export abstract class VariancePreservingScheduler<S extends Schema> extends Sche
   }
   /** The row of this timestep, the second of several; the last where there is none, as in diffusers. */
   protected levelOf(schedule: SolverSchedule, timestep: number): readonly [number, number] {
-    const found = schedule.timesteps.flatMap((t, i) => (t === timestep ? [i] : []))
-    return this.levelAt(schedule, found[1] ?? found[0] ?? schedule.timesteps.length - 1)
+    const row = rowOfTimestep(schedule.timesteps, timestep)
+    return this.levelAt(schedule, row < 0 ? schedule.timesteps.length - 1 : row)
   }
   protected training(): SolverSchedule {
     const last = this.trained.length - 1

@@ -33,7 +33,13 @@ export const standIn = (input: ArrayLike<number>, timestep: number): Float32Arra
   return Float32Array.from(input, (v) => 0.3 * Math.sin(2 * v) + 0.1 * v + shift)
 }
 
-const callNames: Record<string, string> = { eta: 'eta', s_churn: 'sChurn', s_tmin: 'sTmin', s_tmax: 'sTmax', s_noise: 'sNoise' }
+const callNames: Record<string, string> = {
+  eta: 'eta',
+  s_churn: 'sChurn',
+  s_tmin: 'sTmin',
+  s_tmax: 'sTmax',
+  s_noise: 'sNoise'
+}
 
 export function* schedulerCases(className: string): Generator<SchedulerCase> {
   const path = reference('schedulers', className)
