@@ -13,14 +13,20 @@ export const referenceErrors = async () => {
     const { cases, tensors } = family(name)
     const pipe = await Pipeline.fromPretrained(name === 'postcard' ? 'postcard' : join(models, `tiny-${name}`))
     const row = { family: name, cases: 0, latents: 0, picture: 0 }
-    for (const c of cases.filter((c) => /^StableDiffusion(XL)?Pipeline$/.test(c.pipeline) && c.case !== 'textual_inversion')) {
+    for (const c of cases.filter(
+      (c) => /^StableDiffusion(XL)?Pipeline$/.test(c.pipeline) && c.case !== 'textual_inversion'
+    )) {
       const out = await pipe.txt2img(optionsOf(c))
       const expected = tensors.floats(`${c.case}.latents`)
       const last = expected.subarray(expected.length - out.latents.data.length)
-      if (tensors.get(`${c.case}.latents`).dtype === 'F32') row.latents = Math.max(row.latents, relativeError(out.latents.data, last))
+      if (tensors.get(`${c.case}.latents`).dtype === 'F32')
+        row.latents = Math.max(row.latents, relativeError(out.latents.data, last))
       const picture = tensors.floats(`${c.case}.output`)
       const pixels = out.images.flatMap((image) => [...image.data])
-      row.picture = Math.max(row.picture, pixels.reduce((sum, v, i) => sum + Math.abs(v - picture[i] * 255), 0) / pixels.length)
+      row.picture = Math.max(
+        row.picture,
+        pixels.reduce((sum, v, i) => sum + Math.abs(v - picture[i] * 255), 0) / pixels.length
+      )
       row.cases++
     }
     await pipe.dispose()

@@ -3,7 +3,13 @@
 import { Pipeline } from '../dist/index.js'
 
 const [folder, steps] = [process.argv[2], Number(process.argv[3])]
-const options = { prompt: 'a red house on a beach at sunset', steps, guidanceScale: 5, seed: 1, scheduler: 'DPM++ 2M Karras' }
+const options = {
+  prompt: 'a red house on a beach at sunset',
+  steps,
+  guidanceScale: 5,
+  seed: 1,
+  scheduler: 'DPM++ 2M Karras'
+}
 
 const started = performance.now()
 const pipe = await Pipeline.fromPretrained(folder)
@@ -19,7 +25,14 @@ console.log(
   JSON.stringify({
     size: `${picture.width}x${picture.height}`,
     steps,
-    seconds: { load, firstPicture, coldStep: cold.timings.denoise, text: run.timings.text, step: run.timings.denoise / steps, decode: run.timings.decode },
+    seconds: {
+      load,
+      firstPicture,
+      coldStep: cold.timings.denoise,
+      text: run.timings.text,
+      step: run.timings.denoise / steps,
+      decode: run.timings.decode
+    },
     memory: { weights: memory.weights, activations: memory.activations, peak: process.resourceUsage().maxRSS * 1024 },
     operations
   })

@@ -26,7 +26,12 @@ const configs = {
     set_alpha_to_one: false,
     steps_offset: 1
   },
-  'unet/config.json': { _class_name: 'UNet2DConditionModel', sample_size: 64, cross_attention_dim: 768, attention_head_dim: 8 },
+  'unet/config.json': {
+    _class_name: 'UNet2DConditionModel',
+    sample_size: 64,
+    cross_attention_dim: 768,
+    attention_head_dim: 8
+  },
   'vae/config.json': {
     _class_name: 'AutoencoderKL',
     block_out_channels: [128, 256, 512, 512],
@@ -59,13 +64,17 @@ const floatToHalf = (x) => {
 const pool = (() => {
   let state = 1
   const uniform = () => ((state = (Math.imul(state, 1664525) + 1013904223) >>> 0) + 0.5) / 2 ** 32
-  return Float64Array.from({ length: 1_000_003 }, () => Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform()))
+  return Float64Array.from(
+    { length: 1_000_003 },
+    () => Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform())
+  )
 })()
 const pools = new Map()
 /** The pool as F16 of that mean and deviation. */
 const halves = (mean, deviation) => {
   const key = `${mean} ${deviation}`
-  if (!pools.has(key)) pools.set(key, Buffer.from(Uint16Array.from(pool, (v) => floatToHalf(mean + deviation * v)).buffer))
+  if (!pools.has(key))
+    pools.set(key, Buffer.from(Uint16Array.from(pool, (v) => floatToHalf(mean + deviation * v)).buffer))
   return pools.get(key)
 }
 
@@ -73,9 +82,11 @@ const fill = (name, shape) => {
   const count = shape.reduce((a, b) => a * b, 1)
   const norm = shape.length === 1 && /norm/.test(name) && name.endsWith('.weight')
   const fanIn = count / shape[0]
-  const source = shape.length === 1 ? halves(norm ? 1 : 0, 0.02) : halves(0, Number((1 / Math.sqrt(fanIn)).toPrecision(3)))
+  const source =
+    shape.length === 1 ? halves(norm ? 1 : 0, 0.02) : halves(0, Number((1 / Math.sqrt(fanIn)).toPrecision(3)))
   const out = Buffer.allocUnsafe(count * 2)
-  for (let at = 0; at < out.length; at += source.length) source.copy(out, at, 0, Math.min(source.length, out.length - at))
+  for (let at = 0; at < out.length; at += source.length)
+    source.copy(out, at, 0, Math.min(source.length, out.length - at))
   return out
 }
 
@@ -113,10 +124,23 @@ export const randomSd15 = async (folder = join(here, 'out', 'sd15-random')) => {
     await writeSafetensors(join(partial, component, `${base}.safetensors`), names[component])
   // CLIP's own vocabulary, as a tokenizer's folder has it.
   const merges = readFileSync(join(here, '..', 'lib', 'tokenizer', 'clip-merges.txt'), 'utf8')
-  const joined = merges.split('\n').slice(1).filter(Boolean).map((merge) => merge.replace(' ', ''))
-  const tokens = [...vocabularySymbols, ...vocabularySymbols.map((s) => `${s}</w>`), ...joined, '<|startoftext|>', '<|endoftext|>']
+  const joined = merges
+    .split('\n')
+    .slice(1)
+    .filter(Boolean)
+    .map((merge) => merge.replace(' ', ''))
+  const tokens = [
+    ...vocabularySymbols,
+    ...vocabularySymbols.map((s) => `${s}</w>`),
+    ...joined,
+    '<|startoftext|>',
+    '<|endoftext|>'
+  ]
   mkdirSync(join(partial, 'tokenizer'))
-  writeFileSync(join(partial, 'tokenizer', 'vocab.json'), JSON.stringify(Object.fromEntries(tokens.map((t, i) => [t, i]))))
+  writeFileSync(
+    join(partial, 'tokenizer', 'vocab.json'),
+    JSON.stringify(Object.fromEntries(tokens.map((t, i) => [t, i])))
+  )
   writeFileSync(join(partial, 'tokenizer', 'merges.txt'), merges)
   renameSync(partial, folder)
   return folder

@@ -12,7 +12,8 @@ namespace {
 }
 
 template <class Array, class T>
-std::vector<T> typedArray(const Napi::Value& value, const char* name, napi_typedarray_type type, const char* expected) {
+std::vector<T> typedArray(const Napi::Value& value, const char* name, napi_typedarray_type type,
+                          const char* expected) {
   if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != type) wrong(name, expected);
   const auto a = value.As<Array>();
   return std::vector<T>(a.Data(), a.Data() + a.ElementLength());
@@ -42,7 +43,8 @@ constexpr const char* kBasisNames[kBasisCount] = {"x",  "m",  "h",  "n",  "nPrev
 Basis basis(const std::string& name) {
   for (int i = 0; i < kBasisCount; i++)
     if (name == kBasisNames[i]) return static_cast<Basis>(i);
-  throw Error(ErrorCode::InvalidArgument, "Expected x, m, h, n, nPrev, n0, orig or r0..r7 in a plan but received " + name);
+  throw Error(ErrorCode::InvalidArgument,
+              "Expected x, m, h, n, nPrev, n0, orig or r0..r7 in a plan but received " + name);
 }
 
 PlanRow planRow(const Napi::Object& o) {
@@ -129,8 +131,8 @@ JsTensor tensor(const Napi::Object& o, const char* name) {
     count *= d;
   }
   if (count != static_cast<double>(out.data.size()))
-    throw Error(ErrorCode::InvalidArgument, format("Expected %.0f values for %s of shape %s but received %zu", count, name,
-                                                   out.shape.text().c_str(), out.data.size()));
+    throw Error(ErrorCode::InvalidArgument, format("Expected %.0f values for %s of shape %s but received %zu",
+                                                   count, name, out.shape.text().c_str(), out.data.size()));
   return out;
 }
 
@@ -148,7 +150,8 @@ Napi::Object toJs(Napi::Env env, const std::vector<float>& data, const Shape& sh
   Napi::Object out = Napi::Object::New(env);
   out.Set("data", toJs(env, data));
   const auto dims = Napi::Array::New(env, static_cast<size_t>(shape.rank));
-  for (int i = 0; i < shape.rank; i++) dims.Set(static_cast<uint32_t>(i), Napi::Number::New(env, static_cast<double>(shape[i])));
+  for (int i = 0; i < shape.rank; i++)
+    dims.Set(static_cast<uint32_t>(i), Napi::Number::New(env, static_cast<double>(shape[i])));
   out.Set("shape", dims);
   return out;
 }
@@ -237,7 +240,8 @@ GenerateJob generateJob(const Napi::Object& o) {
   job.prompt.normSkipped = boolean(prompt, "normSkipped");
   job.prompt.negativeRows = integer(prompt, "negativeRows");
   job.prompt.negativeSkip = static_cast<int>(integer(prompt, "negativeSkip"));
-  if (job.prompt.negativeRows < 0 || job.prompt.negativeRows > job.prompt.rows) wrong("negativeRows", "at most `rows`");
+  if (job.prompt.negativeRows < 0 || job.prompt.negativeRows > job.prompt.rows)
+    wrong("negativeRows", "at most `rows`");
   const Napi::Array encoders = array(prompt, "encoders");
   for (uint32_t i = 0; i < encoders.Length(); i++) {
     const auto e = encoders.Get(i).As<Napi::Object>();
@@ -250,12 +254,15 @@ GenerateJob generateJob(const Napi::Object& o) {
   }
   if (has(prompt, "zeroRows")) {
     const Napi::Array zero = array(prompt, "zeroRows");
-    for (uint32_t i = 0; i < zero.Length(); i++) job.prompt.zeroRows.push_back(zero.Get(i).ToBoolean() ? 1 : 0);
-    if (static_cast<int64_t>(job.prompt.zeroRows.size()) != job.prompt.rows) wrong("zeroRows", "one flag per row");
+    for (uint32_t i = 0; i < zero.Length(); i++)
+      job.prompt.zeroRows.push_back(zero.Get(i).ToBoolean() ? 1 : 0);
+    if (static_cast<int64_t>(job.prompt.zeroRows.size()) != job.prompt.rows)
+      wrong("zeroRows", "one flag per row");
   }
   if (has(prompt, "embeds")) {
     JsTensor embeds = tensor(prompt, "embeds");
-    if (embeds.shape.rank != 3 || embeds.shape[0] != job.prompt.rows) wrong("embeds", "a tensor [rows, tokens, width]");
+    if (embeds.shape.rank != 3 || embeds.shape[0] != job.prompt.rows)
+      wrong("embeds", "a tensor [rows, tokens, width]");
     job.prompt.embedTokens = embeds.shape[1];
     job.prompt.embeds = std::move(embeds.data);
     if (has(prompt, "pooled")) job.prompt.pooled = tensor(prompt, "pooled").data;
@@ -263,7 +270,8 @@ GenerateJob generateJob(const Napi::Object& o) {
   job.branches = static_cast<int>(integer(o, "branches"));
   job.prompts = integer(o, "prompts");
   job.imagesPerPrompt = integer(o, "imagesPerPrompt");
-  if (job.branches < 1 || job.prompts < 1 || job.imagesPerPrompt < 1 || job.prompt.rows != job.branches * job.prompts)
+  if (job.branches < 1 || job.prompts < 1 || job.imagesPerPrompt < 1 ||
+      job.prompt.rows != job.branches * job.prompts)
     wrong("prompt.rows", "branches · prompts rows");
   job.latentHeight = integer(o, "latentHeight");
   job.latentWidth = integer(o, "latentWidth");
@@ -271,7 +279,8 @@ GenerateJob generateJob(const Napi::Object& o) {
   if (has(o, "timeCond")) job.timeCond = floats(o, "timeCond");
   job.plan = plan(object(o, "plan"));
   for (const PlanRow& row : job.plan.rows)
-    if (static_cast<int>(row.guidance.size()) + 1 < job.branches) wrong("plan.rows[].guidance", "a weight per extra branch");
+    if (static_cast<int>(row.guidance.size()) + 1 < job.branches)
+      wrong("plan.rows[].guidance", "a weight per extra branch");
   job.guidanceRescale = number(o, "guidanceRescale");
   job.seeds = seeds(o, "seeds");
   job.noise = noiseKind(o, "rng");

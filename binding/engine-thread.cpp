@@ -92,7 +92,8 @@ void EngineThread::loop() {
     }
     try {
       if (job->abort) throw Error(ErrorCode::Aborted, "aborted before it began");
-      Context context{*state_.backend, *state_.arena, &job->abort, state_.profiling ? &state_.profile : nullptr};
+      Context context{*state_.backend, *state_.arena, &job->abort,
+                      state_.profiling ? &state_.profile : nullptr};
       job->run(context, state_);
     } catch (...) {
       job->error.emplace(asError(std::current_exception()));

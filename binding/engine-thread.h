@@ -1,5 +1,5 @@
-// The engine's own thread: jobs of one session run on it one after another, in the order of their calls, while
-// JavaScript's thread stays free.
+// The engine's own thread: jobs of one session run on it one after another, in the order of their calls,
+// while JavaScript's thread stays free.
 #pragma once
 
 #include <napi.h>
@@ -45,7 +45,8 @@ class Job {
 
 class EngineThread {
  public:
-  /// Takes the state over. On JavaScript's thread, which is told when the first job comes and the last one leaves.
+  /// Takes the state over. On JavaScript's thread, which is told when the first job comes and the last one
+  /// leaves.
   EngineThread(Napi::Env env, EngineState state, std::function<void(bool busy)> onBusy);
   ~EngineThread();
   EngineThread(const EngineThread&) = delete;
@@ -53,7 +54,8 @@ class EngineThread {
 
   /// Queues a job; its promise settles when it has run. The process stays alive until then.
   void submit(std::shared_ptr<Job> job);
-  /// Aborts what runs and waits, and joins the thread. Their promises reject with ERR_ND_ABORTED if JavaScript still runs.
+  /// Aborts what runs and waits, and joins the thread. Their promises reject with ERR_ND_ABORTED if
+  /// JavaScript still runs.
   void stop();
 
  private:

@@ -40,11 +40,14 @@ Napi::Value runPlan(const Napi::CallbackInfo& info) {
     if (dims.Length() != 4) throw Error(ErrorCode::InvalidArgument, "Expected shape [B, C, H, W]");
 
     std::vector<std::unique_ptr<NoiseSource>> sources;
-    for (const uint64_t seed : seeds(o, "seeds")) sources.push_back(makeNoiseSource(seed, noiseKind(o, "rng")));
+    for (const uint64_t seed : seeds(o, "seeds"))
+      sources.push_back(makeNoiseSource(seed, noiseKind(o, "rng")));
     BatchNoise noise(std::move(sources));
-    const auto optional = [&](const char* name) { return has(o, name) ? floats(o, name) : std::vector<float>(); };
-    const std::vector<float> initial = optional("initial"), start = optional("start"), original = optional("original"),
-                             mask = optional("mask");
+    const auto optional = [&](const char* name) {
+      return has(o, name) ? floats(o, name) : std::vector<float>();
+    };
+    const std::vector<float> initial = optional("initial"), start = optional("start"),
+                             original = optional("original"), mask = optional("mask");
     DenoiseOptions options;
     options.batch = dim(0), options.channels = dim(1), options.height = dim(2), options.width = dim(3);
     options.branches = static_cast<int>(integer(o, "branches"));
@@ -59,9 +62,11 @@ Napi::Value runPlan(const Napi::CallbackInfo& info) {
       std::vector<float> input(static_cast<size_t>(x.shape.count()));
       backend->downloadPlan(x, input.data());
       for (float& v : input) v = static_cast<float>(v * inputScale);
-      const Napi::Value y = predict.Call({toJs(env, input), Napi::Number::New(env, compiled.rows[row].timestep),
-                                          Napi::Number::New(env, static_cast<double>(row))});
-      if (!y.IsTypedArray() || y.As<Napi::TypedArray>().ElementLength() != static_cast<size_t>(out.shape.count()) ||
+      const Napi::Value y =
+          predict.Call({toJs(env, input), Napi::Number::New(env, compiled.rows[row].timestep),
+                        Napi::Number::New(env, static_cast<double>(row))});
+      if (!y.IsTypedArray() ||
+          y.As<Napi::TypedArray>().ElementLength() != static_cast<size_t>(out.shape.count()) ||
           y.As<Napi::TypedArray>().TypedArrayType() != napi_float32_array)
         throw Error(ErrorCode::InvalidArgument, format("Expected a Float32Array of %lld values from predict",
                                                        static_cast<long long>(out.shape.count())));
@@ -108,7 +113,8 @@ class Noise : public Napi::ObjectWrap<Noise> {
 }  // namespace
 
 Napi::Function defineNoise(Napi::Env env) {
-  return Napi::ObjectWrap<Noise>::DefineClass(env, "Noise", {Napi::InstanceWrap<Noise>::InstanceMethod<&Noise::randn>("randn")});
+  return Napi::ObjectWrap<Noise>::DefineClass(
+      env, "Noise", {Napi::InstanceWrap<Noise>::InstanceMethod<&Noise::randn>("randn")});
 }
 
 Napi::Value inspect(const Napi::CallbackInfo& info) {

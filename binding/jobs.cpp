@@ -18,19 +18,22 @@ struct HostImage {
   Shape shape;
 };
 HostImage downloadedImage(Context& context, const Tensor& t) {
-  HostImage out{std::vector<float>(static_cast<size_t>(t.shape.count())), {t.shape[0], t.shape[3], t.shape[1], t.shape[2]}};
+  HostImage out{std::vector<float>(static_cast<size_t>(t.shape.count())),
+                {t.shape[0], t.shape[3], t.shape[1], t.shape[2]}};
   context.backend.downloadImage(t, out.data.data());
   return out;
 }
 
 [[noreturn]] void notLoaded(const char* what) {
-  throw Error(ErrorCode::InvalidArgument, format("Expected a pipeline with a %s but this one has none", what));
+  throw Error(ErrorCode::InvalidArgument,
+              format("Expected a pipeline with a %s but this one has none", what));
 }
 
 void expectChannels(const Shape& shape, const char* name, int64_t channels) {
   if (shape.rank != 4 || shape[1] != channels)
-    throw Error(ErrorCode::InvalidArgument, format("Expected shape [batch, %lld, height, width] for %s but received %s",
-                                                   static_cast<long long>(channels), name, shape.text().c_str()));
+    throw Error(ErrorCode::InvalidArgument,
+                format("Expected shape [batch, %lld, height, width] for %s but received %s",
+                       static_cast<long long>(channels), name, shape.text().c_str()));
 }
 
 /// load('textEncoder' | 'unet' | 'vae', config, files, [name, file, stored][])
@@ -39,17 +42,24 @@ class Load : public Job {
   explicit Load(const Napi::CallbackInfo& info) : Job(info.Env()) {
     component_ = info[0].As<Napi::String>();
     const auto config = info[1].As<Napi::Object>();
-    if (component_ == "unet") unet_ = unetConfig(config);
-    else if (component_ == "vae") vae_ = vaeConfig(config), scaling_ = latentScaling(config);
-    else if (component_ == "textEncoder") text_ = clipTextConfig(config);
-    else throw Error(ErrorCode::InvalidArgument, "Expected 'textEncoder', 'unet' or 'vae' but received " + component_);
+    if (component_ == "unet")
+      unet_ = unetConfig(config);
+    else if (component_ == "vae")
+      vae_ = vaeConfig(config), scaling_ = latentScaling(config);
+    else if (component_ == "textEncoder")
+      text_ = clipTextConfig(config);
+    else
+      throw Error(ErrorCode::InvalidArgument,
+                  "Expected 'textEncoder', 'unet' or 'vae' but received " + component_);
     const auto files = info[2].As<Napi::Array>();
     for (uint32_t i = 0; i < files.Length(); i++) files_.push_back(files.Get(i).As<Napi::String>());
     const auto tensors = info[3].As<Napi::Array>();
     for (uint32_t i = 0; i < tensors.Length(); i++) {
       const auto t = tensors.Get(i).As<Napi::Array>();
-      sources_.push_back({t.Get(0u).As<Napi::String>(), t.Get(1u).As<Napi::Number>().Uint32Value(), t.Get(2u).As<Napi::String>()});
-      if (sources_.back().file >= files_.size()) throw Error(ErrorCode::InvalidArgument, "Expected a file's index in tensors");
+      sources_.push_back({t.Get(0u).As<Napi::String>(), t.Get(1u).As<Napi::Number>().Uint32Value(),
+                          t.Get(2u).As<Napi::String>()});
+      if (sources_.back().file >= files_.size())
+        throw Error(ErrorCode::InvalidArgument, "Expected a file's index in tensors");
     }
   }
   void run(Context& context, EngineState& state) override {
@@ -58,8 +68,10 @@ class Load : public Job {
     for (const std::string& path : files_) open.push_back(SafetensorsFile::open(path));
     for (const Source& s : sources_) tensors.add(s.name, open[s.file], s.stored);
     const WeightLoader loader(context.backend, tensors);
-    if (component_ == "unet") state.models.unet = std::make_unique<UNet>(unet_, loader);
-    else if (component_ == "textEncoder") state.models.textEncoders.push_back(std::make_unique<ClipText>(text_, loader));
+    if (component_ == "unet")
+      state.models.unet = std::make_unique<UNet>(unet_, loader);
+    else if (component_ == "textEncoder")
+      state.models.textEncoders.push_back(std::make_unique<ClipText>(text_, loader));
     else {
       state.models.vae = std::make_unique<Vae>(vae_, loader);
       state.models.scaling = scaling_;
@@ -141,25 +153,33 @@ class Predict : public Job {
     const UNet& unet = *state.models.unet;
     const Shape& in = sample_.shape;
     expectChannels(in, "sample", unet.config().inChannels);
-    if (context_.shape.rank != 3 || context_.shape[0] != in[0] || context_.shape[2] != unet.config().levels[0].contextWidth)
-      throw Error(ErrorCode::InvalidArgument,
-                  format("Expected shape [%lld, tokens, %lld] for context but received %s", static_cast<long long>(in[0]),
-                         static_cast<long long>(unet.config().levels[0].contextWidth), context_.shape.text().c_str()));
+    if (context_.shape.rank != 3 || context_.shape[0] != in[0] ||
+        context_.shape[2] != unet.config().levels[0].contextWidth)
+      throw Error(
+          ErrorCode::InvalidArgument,
+          format("Expected shape [%lld, tokens, %lld] for context but received %s",
+                 static_cast<long long>(in[0]), static_cast<long long>(unet.config().levels[0].contextWidth),
+                 context_.shape.text().c_str()));
     if (timesteps_.size() != 1 && timesteps_.size() != static_cast<size_t>(in[0]))
-      throw Error(ErrorCode::InvalidArgument, format("Expected one timestep or one per sample (%lld) but received %zu",
-                                                     static_cast<long long>(in[0]), timesteps_.size()));
+      throw Error(ErrorCode::InvalidArgument,
+                  format("Expected one timestep or one per sample (%lld) but received %zu",
+                         static_cast<long long>(in[0]), timesteps_.size()));
     const bool needsAdded = unet.config().addedTimeWidth > 0;
     if (needsAdded && (added_.textEmbeds.empty() || added_.timeIds.empty()))
-      throw Error(ErrorCode::InvalidArgument, "Expected added.textEmbeds and added.timeIds for this UNet (SDXL) but received none");
+      throw Error(ErrorCode::InvalidArgument,
+                  "Expected added.textEmbeds and added.timeIds for this UNet (SDXL) but received none");
     if (timesteps_.size() == 1 && (needsAdded || !added_.timeCond.empty()))
       timesteps_.assign(static_cast<size_t>(in[0]), timesteps_[0]);
 
     Arena::Scope scope(context.arena);
     const UNet::Text text = unet.prepareText(context, upload(context, context_.data, context_.shape));
-    const UNet::Time time = unet.prepareTime(context, timesteps_, static_cast<int64_t>(timesteps_.size()), added_);
+    const UNet::Time time =
+        unet.prepareTime(context, timesteps_, static_cast<int64_t>(timesteps_.size()), added_);
     const UNet::Probe probe = [&](const std::string& name, const Tensor& value) {
-      if (value.shape.rank == 4) blocks_.push_back({name, downloadedImage(context, value)});
-      else blocks_.push_back({name, {downloaded(context, value), value.shape}});
+      if (value.shape.rank == 4)
+        blocks_.push_back({name, downloadedImage(context, value)});
+      else
+        blocks_.push_back({name, {downloaded(context, value), value.shape}});
     };
     const Tensor x = uploadImage(context, sample_.data.data(), in[0], in[1], in[2], in[3]);
     out_ = downloadedImage(context, unet.forward(context, x, time, 0, text, wantBlocks_ ? &probe : nullptr));
@@ -200,8 +220,10 @@ class VaeRun : public Job {
     const size_t each = in_.data.size() / static_cast<size_t>(s[0]);
     for (int64_t b = 0; b < s[0]; b++) {  // one at a time, to bound memory
       Arena::Scope scope(context.arena);
-      const Tensor x = uploadImage(context, in_.data.data() + static_cast<size_t>(b) * each, 1, s[1], s[2], s[3]);
-      const HostImage one = downloadedImage(context, encode_ ? vae.encode(context, x) : vae.decode(context, x));
+      const Tensor x =
+          uploadImage(context, in_.data.data() + static_cast<size_t>(b) * each, 1, s[1], s[2], s[3]);
+      const HostImage one =
+          downloadedImage(context, encode_ ? vae.encode(context, x) : vae.decode(context, x));
       out_.data.insert(out_.data.end(), one.data.begin(), one.data.end());
       out_.shape = one.shape;
     }
@@ -219,13 +241,15 @@ class VaeRun : public Job {
 /// generate(job, onStep?)
 class Generate : public Job {
  public:
-  explicit Generate(const Napi::CallbackInfo& info) : Job(info.Env()), job_(generateJob(info[0].As<Napi::Object>())) {
+  explicit Generate(const Napi::CallbackInfo& info)
+      : Job(info.Env()), job_(generateJob(info[0].As<Napi::Object>())) {
     if (info.Length() > 1 && info[1].IsFunction()) onStep = Napi::Persistent(info[1].As<Napi::Function>());
     listening_ = !onStep.IsEmpty();
   }
   void run(Context& context, EngineState& state) override {
-    if (!state.models.unet || !state.models.vae || state.models.textEncoders.empty()) notLoaded("text encoder, UNet and VAE");
-    std::function<void(GenerateEvent&&)> listener;
+    if (!state.models.unet || !state.models.vae || state.models.textEncoders.empty())
+      notLoaded("text encoder, UNet and VAE");
+    std::function<void(GenerateEvent &&)> listener;
     if (listening_)
       listener = [this](GenerateEvent&& event) {
         auto shared = std::make_shared<GenerateEvent>(std::move(event));
@@ -251,7 +275,8 @@ class Generate : public Job {
   void emit(Napi::Env env, const GenerateEvent& e) {
     Napi::HandleScope scope(env);
     if (onStep.IsEmpty()) return;
-    const Shape shape = {job_.prompts * job_.imagesPerPrompt, latentChannels(e), job_.latentHeight, job_.latentWidth};
+    const Shape shape = {job_.prompts * job_.imagesPerPrompt, latentChannels(e), job_.latentHeight,
+                         job_.latentWidth};
     Napi::Object o = Napi::Object::New(env);
     o.Set("row", static_cast<double>(e.row));
     o.Set("step", e.step);
@@ -333,12 +358,24 @@ class MemoryRead : public Job {
 }  // namespace
 
 std::shared_ptr<Job> loadJob(const Napi::CallbackInfo& info) { return std::make_shared<Load>(info); }
-std::shared_ptr<Job> encodeTextJob(const Napi::CallbackInfo& info) { return std::make_shared<EncodeText>(info); }
+std::shared_ptr<Job> encodeTextJob(const Napi::CallbackInfo& info) {
+  return std::make_shared<EncodeText>(info);
+}
 std::shared_ptr<Job> predictJob(const Napi::CallbackInfo& info) { return std::make_shared<Predict>(info); }
-std::shared_ptr<Job> vaeJob(const Napi::CallbackInfo& info, bool encode) { return std::make_shared<VaeRun>(info, encode); }
-std::shared_ptr<Job> generateJobOf(const Napi::CallbackInfo& info) { return std::make_shared<Generate>(info); }
-std::shared_ptr<Job> unloadJob(const Napi::CallbackInfo& info) { return std::make_shared<Unload>(info.Env()); }
-std::shared_ptr<Job> profileJob(const Napi::CallbackInfo& info) { return std::make_shared<ProfileRead>(info); }
-std::shared_ptr<Job> memoryJob(const Napi::CallbackInfo& info) { return std::make_shared<MemoryRead>(info.Env()); }
+std::shared_ptr<Job> vaeJob(const Napi::CallbackInfo& info, bool encode) {
+  return std::make_shared<VaeRun>(info, encode);
+}
+std::shared_ptr<Job> generateJobOf(const Napi::CallbackInfo& info) {
+  return std::make_shared<Generate>(info);
+}
+std::shared_ptr<Job> unloadJob(const Napi::CallbackInfo& info) {
+  return std::make_shared<Unload>(info.Env());
+}
+std::shared_ptr<Job> profileJob(const Napi::CallbackInfo& info) {
+  return std::make_shared<ProfileRead>(info);
+}
+std::shared_ptr<Job> memoryJob(const Napi::CallbackInfo& info) {
+  return std::make_shared<MemoryRead>(info.Env());
+}
 
 }  // namespace nd::binding

@@ -1,4 +1,5 @@
-// nd::Error and other C++ exceptions → JavaScript Errors with a `code`. lib/binding.ts gives them their class.
+// nd::Error and other C++ exceptions → JavaScript Errors with a `code`. lib/binding.ts gives them their
+// class.
 #pragma once
 
 #include <napi.h>

@@ -27,15 +27,18 @@ Session::Session(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Session>(inf
     const Napi::Object options = info[0].As<Napi::Object>();
     const std::string device = string(options, "device");
     if (device != "cpu")
-      throw Error(ErrorCode::CudaUnavailable, "Expected device 'cpu' but received '" + device + "': this build has no CUDA");
+      throw Error(ErrorCode::CudaUnavailable,
+                  "Expected device 'cpu' but received '" + device + "': this build has no CUDA");
     EngineState state;
     state.backend = makeCpuBackend(static_cast<int>(integer(options, "threads")));
     state.arena = std::make_unique<Arena>(*state.backend);
     name_ = state.backend->name();
     description_ = state.backend->description();
     engine_ = std::make_unique<EngineThread>(info.Env(), std::move(state), [this](bool busy) {
-      if (busy) Ref();  // a session with work to do is not collected
-      else Unref();
+      if (busy)
+        Ref();  // a session with work to do is not collected
+      else
+        Unref();
     });
   });
 }

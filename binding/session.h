@@ -1,5 +1,5 @@
-// Session: one pipeline's native half as a JavaScript object. Every method queues a job and returns a promise,
-// or { promise, abort } where it may be ended early.
+// Session: one pipeline's native half as a JavaScript object. Every method queues a job and returns a
+// promise, or { promise, abort } where it may be ended early.
 #pragma once
 
 #include <napi.h>

@@ -1,5 +1,6 @@
 // A stack of backend memory: allocate upwards, release back to a mark. Models run over one arena, so that
-// every step of the loop touches the same addresses (a CUDA graph relies on it) and nothing is freed one by one.
+// every step of the loop touches the same addresses (a CUDA graph relies on it) and nothing is freed one by
+// one.
 #pragma once
 
 #include <cstddef>

@@ -55,22 +55,24 @@ struct LinearArgs {
 
 /// y[B, Ho, Wo, N] = act(conv([x | skip]) + bias + channelAdd) (+ residual), NHWC.
 /// The input that the kernel slides over is x and skip concatenated along channels, resized by nearest
-/// neighbour (source = floor(i · in / out), as torch) to inputH × inputW, zero outside. Neither is materialised.
+/// neighbour (source = floor(i · in / out), as torch) to inputH × inputW, zero outside. Neither is
+/// materialised.
 struct ConvArgs {
   const Weight* weight;  // Conv [N, C1 + C2, kh, kw] (1×1 may also be a Linear weight)
   const Weight* bias = nullptr;
   Tensor x;                      // [B, H, W, C1]
   const Tensor* skip = nullptr;  // [B, H, W, C2]
   int kernelH = 3, kernelW = 3, stride = 1;
-  int padTop = 1, padLeft = 1;             // bottom and right follow from y's size
-  int64_t inputH = 0, inputW = 0;          // size after resizing; H and W where nothing is resized
-  const Tensor* channelAdd = nullptr;      // [B, N], rows may be strided: the time embedding
+  int padTop = 1, padLeft = 1;         // bottom and right follow from y's size
+  int64_t inputH = 0, inputW = 0;      // size after resizing; H and W where nothing is resized
+  const Tensor* channelAdd = nullptr;  // [B, N], rows may be strided: the time embedding
   Activation activation = Activation::None;
-  const Tensor* residual = nullptr;        // like y; may be y itself
+  const Tensor* residual = nullptr;  // like y; may be y itself
   Tensor y;
 };
 
-/// y = act(γ (x − μ_g) / sqrt(σ²_g + ε) + β), statistics per image and group over [x | skip] (biased variance).
+/// y = act(γ (x − μ_g) / sqrt(σ²_g + ε) + β), statistics per image and group over [x | skip] (biased
+/// variance).
 struct GroupNormArgs {
   Tensor x;                      // [B, ..., C1]
   const Tensor* skip = nullptr;  // [B, ..., C2]: channels are concatenated, y has C1 + C2
@@ -90,9 +92,9 @@ struct LayerNormArgs {
 
 /// y[B, Lq, heads·d] = softmax(scale · q kᵀ) v per head, without an Lq × Lk buffer. Rows may be strided.
 struct AttentionArgs {
-  Tensor q;        // [B, Lq, heads·d]
-  Tensor k, v;     // [B, Lk, heads·d]
-  Tensor y;        // [B, Lq, heads·d], contiguous
+  Tensor q;     // [B, Lq, heads·d]
+  Tensor k, v;  // [B, Lk, heads·d]
+  Tensor y;     // [B, Lq, heads·d], contiguous
   int heads;
   float scale;
   bool causal = false;  // query i sees keys 0..i
@@ -111,12 +113,12 @@ struct EmbedArgs {
 /// In order: m from the branches (guidance, rescale), p, clip or threshold, h, the writes, the blend.
 struct PlanStepArgs {
   const PlanRow* row;
-  Tensor modelOutput;           // [branches·B, Cm, H, W] float32, branch-major; Cm = C, or 2C with learnedRange
+  Tensor modelOutput;  // [branches·B, Cm, H, W] float32, branch-major; Cm = C, or 2C with learnedRange
   int branches;
-  double guidanceRescale = 0;   // diffusers' guidance_rescale (branch 1 is the text-conditioned one)
-  Tensor state[kBasisCount];    // by Basis; x and registers are read and written; unused ones are empty
-  const Tensor* mask = nullptr; // [B, 1, H, W], 1 where repainted: outside it x becomes α·orig + σ·n0
-  Tensor p;                     // out: predicted original
+  double guidanceRescale = 0;    // diffusers' guidance_rescale (branch 1 is the text-conditioned one)
+  Tensor state[kBasisCount];     // by Basis; x and registers are read and written; unused ones are empty
+  const Tensor* mask = nullptr;  // [B, 1, H, W], 1 where repainted: outside it x becomes α·orig + σ·n0
+  Tensor p;                      // out: predicted original
 };
 
 struct MemoryUse {
@@ -153,9 +155,9 @@ class Backend {
   virtual void attention(const AttentionArgs&) = 0;
   virtual void embed(const EmbedArgs&) = 0;
   virtual void activate(Tensor x, Activation activation, Tensor y) = 0;
-  virtual void add(Tensor a, Tensor b, Tensor y) = 0;                           // same shapes
-  virtual void gatherRows(Tensor x, const int32_t* rows, Tensor y) = 0;         // y[i] = x.row(rows[i])
-  virtual void copyColumns(Tensor x, Tensor y, int64_t column) = 0;             // y[:, column..] = x
+  virtual void add(Tensor a, Tensor b, Tensor y) = 0;                    // same shapes
+  virtual void gatherRows(Tensor x, const int32_t* rows, Tensor y) = 0;  // y[i] = x.row(rows[i])
+  virtual void copyColumns(Tensor x, Tensor y, int64_t column) = 0;      // y[:, column..] = x
 
   // The step loop.
   /// Model input from latents: y NHWC [copies·B, H, W, C] = scale · x NCHW float32 [B, C, H, W], repeated.
@@ -176,7 +178,7 @@ std::unique_ptr<Backend> makeReferenceBackend();
 std::unique_ptr<Backend> makeCpuBackend(int threads = 0, const std::string& isa = {});
 
 struct IsaInfo {
-  std::string name;         // "avx512", "avx2", "neon", "scalar"
+  std::string name;  // "avx512", "avx2", "neon", "scalar"
   std::string description;
   bool compiled, supported;
 };

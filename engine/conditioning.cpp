@@ -7,12 +7,13 @@ namespace nd {
 
 namespace {
 
-/// A1111's emphasis: every token's vector times its weight, then the whole scaled back to the mean it had, per
-/// sequence.
+/// A1111's emphasis: every token's vector times its weight, then the whole scaled back to the mean it had,
+/// per sequence.
 void emphasize(std::vector<float>& hidden, const float* weights, int64_t length, int64_t width) {
   const auto sequence = static_cast<size_t>(length * width);
   for (size_t start = 0, token = 0; start < hidden.size(); start += sequence) {
-    const auto begin = hidden.begin() + static_cast<ptrdiff_t>(start), end = begin + static_cast<ptrdiff_t>(sequence);
+    const auto begin = hidden.begin() + static_cast<ptrdiff_t>(start),
+               end = begin + static_cast<ptrdiff_t>(sequence);
     const double before = std::accumulate(begin, end, 0.0);
     for (auto row = begin; row != end; row += width, token++)
       for (auto v = row; v != row + width; v++) *v *= weights[token];
@@ -22,21 +23,27 @@ void emphasize(std::vector<float>& hidden, const float* weights, int64_t length,
   }
 }
 
-Tensor hiddenState(Context& context, const ClipText& encoder, const ClipText::Output& encoded, int skip, bool norm) {
+Tensor hiddenState(Context& context, const ClipText& encoder, const ClipText::Output& encoded, int skip,
+                   bool norm) {
   const auto depth = static_cast<int>(encoded.hiddenStates.size());
   if (skip < 0 || skip >= depth)
-    throw Error(ErrorCode::InvalidArgument,
-                format("Expected clipSkip to leave at least one of the text encoder's %d layers but received %d", depth - 1,
-                       skip));
+    throw Error(
+        ErrorCode::InvalidArgument,
+        format("Expected clipSkip to leave at least one of the text encoder's %d layers but received %d",
+               depth - 1, skip));
   if (skip == 0 && norm) return encoded.last;
   const Tensor& state = encoded.hiddenStates[static_cast<size_t>(depth - 1 - skip)];
   return norm ? encoder.finalNorm(context, state) : state;
 }
 
-/// Weights and zero rows, for the rows of `state` that begin at `firstRow`; seldom needed, so by way of the host.
-Tensor adjust(Context& context, const Tensor& state, const PromptInput& prompt, const EncoderInput& input, int64_t firstRow) {
+/// Weights and zero rows, for the rows of `state` that begin at `firstRow`; seldom needed, so by way of the
+/// host.
+Tensor adjust(Context& context, const Tensor& state, const PromptInput& prompt, const EncoderInput& input,
+              int64_t firstRow) {
   const int64_t width = state.shape.last(), rows = state.shape[0] / prompt.chunks;
-  const auto zero = [&](int64_t r) { return !prompt.zeroRows.empty() && prompt.zeroRows[static_cast<size_t>(firstRow + r)]; };
+  const auto zero = [&](int64_t r) {
+    return !prompt.zeroRows.empty() && prompt.zeroRows[static_cast<size_t>(firstRow + r)];
+  };
   bool zeros = false;
   for (int64_t r = 0; r < rows; r++) zeros = zeros || zero(r);
   if (input.weights.empty() && !zeros) return state;
@@ -52,10 +59,12 @@ Tensor adjust(Context& context, const Tensor& state, const PromptInput& prompt, 
 
 }  // namespace
 
-Conditioning encodePrompts(Context& context, const std::vector<const ClipText*>& encoders, const PromptInput& prompt) {
+Conditioning encodePrompts(Context& context, const std::vector<const ClipText*>& encoders,
+                           const PromptInput& prompt) {
   if (!prompt.embeds.empty()) {
     const auto values = static_cast<int64_t>(prompt.embeds.size());
-    return {upload(context, prompt.embeds, {prompt.rows, prompt.embedTokens, values / (prompt.rows * prompt.embedTokens)}),
+    return {upload(context, prompt.embeds,
+                   {prompt.rows, prompt.embedTokens, values / (prompt.rows * prompt.embedTokens)}),
             prompt.pooled};
   }
   expect(encoders.size() == prompt.encoders.size() && !encoders.empty(), "one input per text encoder");
@@ -78,7 +87,8 @@ Conditioning encodePrompts(Context& context, const std::vector<const ClipText*>&
       const Tensor state = slice(context, hiddenState(context, encoder, encoded, skip, prompt.normSkipped),
                                  firstRow * prompt.chunks, rows * prompt.chunks);
       const Tensor adjusted = adjust(context, state, prompt, input, firstRow);
-      context.backend.copyColumns(adjusted, slice(context, flat, firstRow * prompt.chunks, rows * prompt.chunks), column);
+      context.backend.copyColumns(
+          adjusted, slice(context, flat, firstRow * prompt.chunks, rows * prompt.chunks), column);
     };
     place(0, prompt.negativeRows, prompt.negativeSkip);
     place(prompt.negativeRows, prompt.rows - prompt.negativeRows, prompt.skip);

@@ -1,5 +1,5 @@
-// From token ids to what steers the UNet: hidden states of one or two text towers, A1111 weights, long prompts
-// in chunks, the pooled vector.
+// From token ids to what steers the UNet: hidden states of one or two text towers, A1111 weights, long
+// prompts in chunks, the pooled vector.
 #pragma once
 
 #include <cstdint>
@@ -23,8 +23,8 @@ struct PromptInput {
   /// The first rows, negative prompts, have a number of their own: diffusers' clip_skip does not reach them.
   int64_t negativeRows = 0;
   int negativeSkip = 0;
-  bool normSkipped = true;             // the final norm over a skipped state too (SD; SDXL takes it raw)
-  std::vector<uint8_t> zeroRows;       // rows that become all zeros (SDXL's empty negative prompt); may be empty
+  bool normSkipped = true;        // the final norm over a skipped state too (SD; SDXL takes it raw)
+  std::vector<uint8_t> zeroRows;  // rows that become all zeros (SDXL's empty negative prompt); may be empty
   /// Where the caller has embeddings already: they are used instead of the encoders.
   std::vector<float> embeds;  // [rows, tokens, Σ widths]
   int64_t embedTokens = 0;
@@ -32,8 +32,9 @@ struct PromptInput {
 };
 
 struct Conditioning {
-  Tensor text;                 // [rows, chunks·length, Σ widths of the encoders]
-  std::vector<float> pooled;   // [rows, projectionDim] of the last encoder with a projection, first chunk; or empty
+  Tensor text;  // [rows, chunks·length, Σ widths of the encoders]
+  std::vector<float>
+      pooled;  // [rows, projectionDim] of the last encoder with a projection, first chunk; or empty
 };
 
 /// The text tensor lives in the arena until the caller's mark.

@@ -63,8 +63,9 @@ std::vector<float> denoise(Context& context, const StepPlan& plan, const Denoise
     o.noise->draw(host.data(), o.batch, each);
   } else {
     if (o.initial.size() != count)
-      throw Error(ErrorCode::InvalidArgument, format("Expected latents of shape %s (%zu values) but received %zu values",
-                                                     shape.text().c_str(), count, o.initial.size()));
+      throw Error(ErrorCode::InvalidArgument,
+                  format("Expected latents of shape %s (%zu values) but received %zu values",
+                         shape.text().c_str(), count, o.initial.size()));
     std::copy(o.initial.begin(), o.initial.end(), host.begin());
   }
   put(Basis::n0, host);
@@ -74,8 +75,10 @@ std::vector<float> denoise(Context& context, const StepPlan& plan, const Denoise
   } else {
     put(Basis::x, o.start);
   }
-  if (!o.original.empty()) put(Basis::orig, o.original);
-  else if (used[size_t(Basis::orig)]) throw Error(ErrorCode::Internal, "the plan uses the original but none was given");
+  if (!o.original.empty())
+    put(Basis::orig, o.original);
+  else if (used[size_t(Basis::orig)])
+    throw Error(ErrorCode::Internal, "the plan uses the original but none was given");
   std::fill(host.begin(), host.end(), 0.0f);
   for (int r = 0; r < kRegisterCount; r++) put(static_cast<Basis>(int(Basis::r0) + r), host);
   Tensor mask;
@@ -96,7 +99,8 @@ std::vector<float> denoise(Context& context, const StepPlan& plan, const Denoise
     backend.uploadPlan(host.data(), last);
   }
 
-  const int steps = static_cast<int>(std::count_if(plan.rows.begin(), plan.rows.end(), [](const PlanRow& r) { return r.step; }));
+  const int steps = static_cast<int>(
+      std::count_if(plan.rows.begin(), plan.rows.end(), [](const PlanRow& r) { return r.step; }));
   int done = 0;
   for (size_t i = 0; i < plan.rows.size(); i++) {
     const PlanRow& row = plan.rows[i];
@@ -115,7 +119,8 @@ std::vector<float> denoise(Context& context, const StepPlan& plan, const Denoise
     std::copy(std::begin(state), std::end(state), args.state);
     backend.planStep(args);
     if (row.step) done++;
-    if (o.onStep) o.onStep({i, done, steps, row.timestep, state[size_t(Basis::x)], state[size_t(Basis::m)], predicted});
+    if (o.onStep)
+      o.onStep({i, done, steps, row.timestep, state[size_t(Basis::x)], state[size_t(Basis::m)], predicted});
   }
 
   std::vector<float> result(count);

@@ -30,21 +30,21 @@ struct StepState {
   size_t row;       // index in the plan
   int step, steps;  // progress: steps done, steps in all
   double timestep;
-  Tensor x, m, p;   // latents, model output after guidance, predicted original
+  Tensor x, m, p;  // latents, model output after guidance, predicted original
 };
 
 struct DenoiseOptions {
   int64_t batch = 1, channels = 4, height = 0, width = 0;  // of the latents
   int branches = 1;
   double guidanceRescale = 0;
-  std::span<const float> initial;  // n0 [B, C, H, W]; empty: the first draw of `noise`
-  std::span<const float> start;    // x before the first row; empty: initNoiseSigma · n0
-  std::span<const float> original; // clean latents, for `orig` and the blend
-  std::span<const float> mask;     // [B, 1, H, W], 1 where repainted
+  std::span<const float> initial;   // n0 [B, C, H, W]; empty: the first draw of `noise`
+  std::span<const float> start;     // x before the first row; empty: initNoiseSigma · n0
+  std::span<const float> original;  // clean latents, for `orig` and the blend
+  std::span<const float> mask;      // [B, 1, H, W], 1 where repainted
   BatchNoise* noise = nullptr;
   /// Predicts row `row`: x [B, C, H, W] and its input scale → out [branches·B, Cm, H, W] float32.
   std::function<void(size_t row, const Tensor& x, double inputScale, const Tensor& out)> predict;
-  int64_t outputChannels = 0;  // Cm; 0: channels
+  int64_t outputChannels = 0;                    // Cm; 0: channels
   std::function<void(const StepState&)> onStep;  // after each row; may throw to end the loop
 };
 

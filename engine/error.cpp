@@ -6,15 +6,24 @@ namespace nd {
 
 const char* errorCodeName(ErrorCode code) {
   switch (code) {
-    case ErrorCode::InvalidArgument: return "ERR_ND_INVALID_ARGUMENT";
-    case ErrorCode::ModelNotFound: return "ERR_ND_MODEL_NOT_FOUND";
-    case ErrorCode::ModelFormat: return "ERR_ND_MODEL_FORMAT";
-    case ErrorCode::Unsupported: return "ERR_ND_UNSUPPORTED";
-    case ErrorCode::OutOfMemory: return "ERR_ND_OUT_OF_MEMORY";
-    case ErrorCode::Disposed: return "ERR_ND_DISPOSED";
-    case ErrorCode::Aborted: return "ERR_ND_ABORTED";
-    case ErrorCode::CudaUnavailable: return "ERR_ND_CUDA_UNAVAILABLE";
-    case ErrorCode::Internal: break;
+    case ErrorCode::InvalidArgument:
+      return "ERR_ND_INVALID_ARGUMENT";
+    case ErrorCode::ModelNotFound:
+      return "ERR_ND_MODEL_NOT_FOUND";
+    case ErrorCode::ModelFormat:
+      return "ERR_ND_MODEL_FORMAT";
+    case ErrorCode::Unsupported:
+      return "ERR_ND_UNSUPPORTED";
+    case ErrorCode::OutOfMemory:
+      return "ERR_ND_OUT_OF_MEMORY";
+    case ErrorCode::Disposed:
+      return "ERR_ND_DISPOSED";
+    case ErrorCode::Aborted:
+      return "ERR_ND_ABORTED";
+    case ErrorCode::CudaUnavailable:
+      return "ERR_ND_CUDA_UNAVAILABLE";
+    case ErrorCode::Internal:
+      break;
   }
   return "ERR_ND_INTERNAL";
 }

@@ -34,7 +34,8 @@ std::vector<T> perImage(const std::vector<T>& table, int64_t rows, int64_t perPr
   out.reserve(table.size() * static_cast<size_t>(perPrompt));
   for (int64_t r = 0; r < rows; r++)
     for (int64_t k = 0; k < perPrompt; k++)
-      out.insert(out.end(), table.begin() + static_cast<ptrdiff_t>(r) * n, table.begin() + static_cast<ptrdiff_t>(r + 1) * n);
+      out.insert(out.end(), table.begin() + static_cast<ptrdiff_t>(r) * n,
+                 table.begin() + static_cast<ptrdiff_t>(r + 1) * n);
   return out;
 }
 
@@ -55,7 +56,8 @@ struct Steering {
   UNet::Time time;
 };
 
-Steering prepare(Context& context, const Models& models, const GenerateJob& job, const Conditioning& condition) {
+Steering prepare(Context& context, const Models& models, const GenerateJob& job,
+                 const Conditioning& condition) {
   const UNet& unet = *models.unet;
   const int64_t rows = job.branches * job.prompts, batch = rows * job.imagesPerPrompt;
   AddedConditions added;
@@ -66,7 +68,8 @@ Steering prepare(Context& context, const Models& models, const GenerateJob& job,
     added.timeIds = perImage(job.timeIds, rows, job.imagesPerPrompt);
   }
   if (!job.timeCond.empty())
-    for (int64_t b = 0; b < perRow; b++) added.timeCond.insert(added.timeCond.end(), job.timeCond.begin(), job.timeCond.end());
+    for (int64_t b = 0; b < perRow; b++)
+      added.timeCond.insert(added.timeCond.end(), job.timeCond.begin(), job.timeCond.end());
   std::vector<float> timesteps;
   for (const PlanRow& row : job.plan.rows)
     for (int64_t b = 0; b < perRow; b++) timesteps.push_back(static_cast<float>(row.timestep));
@@ -89,8 +92,10 @@ std::vector<uint8_t> decodePixels(Context& context, const Models& models, const 
   for (int64_t b = 0; b < shape[0]; b++) {
     for (size_t i = 0; i < each; i++) {
       const size_t c = i / static_cast<size_t>(h * w);
-      const double deviation = s.deviation.empty() ? 1.0 : s.deviation[c], mean = s.mean.empty() ? 0.0 : s.mean[c];
-      z[i] = static_cast<float>(latents[static_cast<size_t>(b) * each + i] / s.factor * deviation + mean + s.shift);
+      const double deviation = s.deviation.empty() ? 1.0 : s.deviation[c],
+                   mean = s.mean.empty() ? 0.0 : s.mean[c];
+      z[i] = static_cast<float>(latents[static_cast<size_t>(b) * each + i] / s.factor * deviation + mean +
+                                s.shift);
     }
     Arena::Scope scope(context.arena);
     const Tensor picture = vae.decode(context, uploadImage(context, z.data(), 1, channels, h, w));
@@ -132,7 +137,8 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
   options.outputChannels = unet.config().outChannels;
   options.predict = [&](size_t row, const Tensor& x, double inputScale, const Tensor& out) {
     Arena::Scope step(context.arena);
-    const Tensor input = context.arena.tensor({job.branches * batch, job.latentHeight, job.latentWidth, channels});
+    const Tensor input =
+        context.arena.tensor({job.branches * batch, job.latentHeight, job.latentWidth, channels});
     context.backend.modelInput(x, inputScale, job.branches, input);
     const Tensor y = unet.forward(context, input, steering.time, static_cast<int64_t>(row), steering.text);
     context.backend.modelOutput(y, out);

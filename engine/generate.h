@@ -14,7 +14,8 @@
 
 namespace nd {
 
-/// How latents relate to the autoencoder's: z = latents / factor (· std + mean) + shift, per channel where given.
+/// How latents relate to the autoencoder's: z = latents / factor (· std + mean) + shift, per channel where
+/// given.
 struct LatentScaling {
   double factor = 0.18215, shift = 0;
   std::vector<float> mean, deviation;  // [C] or empty
@@ -39,10 +40,10 @@ struct GenerateJob {
   double guidanceRescale = 0;
   std::vector<uint64_t> seeds;  // one, continued over the images, or one per image
   NoiseKind noise = NoiseKind::Cpu;
-  std::vector<float> latents;   // [B, C, h, w] before scaling by initNoiseSigma; empty: drawn
-  bool decode = true;           // else only latents come back
-  bool stepLatents = false;     // events carry latents, predicted noise and predicted original
-  int previewEvery = 0;         // decode the predicted original every so many steps; 0: never
+  std::vector<float> latents;  // [B, C, h, w] before scaling by initNoiseSigma; empty: drawn
+  bool decode = true;          // else only latents come back
+  bool stepLatents = false;    // events carry latents, predicted noise and predicted original
+  int previewEvery = 0;        // decode the predicted original every so many steps; 0: never
 };
 
 /// After every UNet evaluation, as diffusers' callback; `step` counts only the rows that count for progress.
@@ -59,7 +60,7 @@ struct Timings {  // seconds
 };
 
 struct GenerateResult {
-  Shape latentShape;            // [B, C, h, w]
+  Shape latentShape;  // [B, C, h, w]
   std::vector<float> latents;
   int64_t height = 0, width = 0;
   std::vector<uint8_t> pixels;  // [B, H, W, 3]
@@ -70,6 +71,7 @@ GenerateResult generate(Context&, const Models&, const GenerateJob&,
                         const std::function<void(GenerateEvent&&)>& onStep);
 
 /// latents [B, C, h, w] of the loop → RGB8 [B, h·f, w·f, 3]; one image at a time, to bound memory.
-std::vector<uint8_t> decodePixels(Context&, const Models&, const std::vector<float>& latents, const Shape& shape);
+std::vector<uint8_t> decodePixels(Context&, const Models&, const std::vector<float>& latents,
+                                  const Shape& shape);
 
 }  // namespace nd

@@ -10,7 +10,8 @@ namespace {
 /// Times one backend call into the context's profile, if there is one.
 class Timer {
  public:
-  Timer(Context& context, std::string name, double flops) : context_(context), name_(std::move(name)), flops_(flops) {
+  Timer(Context& context, std::string name, double flops)
+      : context_(context), name_(std::move(name)), flops_(flops) {
     context_.checkAbort();
     if (context_.profile) start_ = std::chrono::steady_clock::now();
   }
@@ -61,15 +62,18 @@ void expectVector(const WeightPtr& weight, int64_t n, const char* what) {
 
 Tensor linear(Context& context, const Tensor& x, const Linear& w, const LinearOptions& options) {
   const Weight& weight = *w.weight;
-  expect(weight.kind == WeightKind::Linear || weight.kind == WeightKind::Geglu, "linear takes a Linear weight");
+  expect(weight.kind == WeightKind::Linear || weight.kind == WeightKind::Geglu,
+         "linear takes a Linear weight");
   expect(x.shape.last() == weight.k, "linear: x [..., K] meets W [N, K]");
   const bool geglu = weight.kind == WeightKind::Geglu;
   expectVector(w.bias, geglu ? 2 * weight.n : weight.n, "linear: bias [N]");
   const Tensor y = result(context, options.into, withLast(x.shape, weight.n));
   if (options.residual) expect(options.residual->shape.count() == y.shape.count(), "linear: residual like y");
   const int64_t m = x.shape.rows(), columns = geglu ? 2 * weight.n : weight.n;
-  Timer timer(context, label(context, "%s %lldx%lldx%lld", geglu ? "geglu" : "linear", ll(m), ll(columns), ll(weight.k)),
-              2.0 * double(m) * double(columns) * double(weight.k));
+  Timer timer(
+      context,
+      label(context, "%s %lldx%lldx%lld", geglu ? "geglu" : "linear", ll(m), ll(columns), ll(weight.k)),
+      2.0 * double(m) * double(columns) * double(weight.k));
   context.backend.linear({&weight, w.bias.get(), x, y, options.activation, options.residual});
   return y;
 }
@@ -80,7 +84,8 @@ Tensor conv2d(Context& context, const Tensor& x, const Conv2d& w, const ConvOpti
   const int64_t batch = x.shape[0], channels = x.shape[3] + (options.skip ? options.skip->shape[3] : 0);
   expect(weight.k == channels * w.kernel * w.kernel, "conv2d: W [N, C, k, k] meets x's channels");
   if (options.skip)
-    expect(options.skip->shape.rows() == x.shape.rows() && options.skip->contiguous(), "conv2d: skip [B, H, W, C2]");
+    expect(options.skip->shape.rows() == x.shape.rows() && options.skip->contiguous(),
+           "conv2d: skip [B, H, W, C2]");
   const int64_t height = options.resizeH ? options.resizeH : x.shape[1];
   const int64_t width = options.resizeW ? options.resizeW : x.shape[2];
   const int padBefore = options.padBottomRightOnly ? 0 : w.padding;
@@ -99,12 +104,12 @@ Tensor conv2d(Context& context, const Tensor& x, const Conv2d& w, const ConvOpti
     channelAdd.shape = {batch, weight.n};
   }
   Timer timer(context,
-              label(context, "conv2d %dx%d s%d %lld->%lld @ %lldx%lldx%lld%s", w.kernel, w.kernel, w.stride, ll(channels),
-                    ll(weight.n), ll(batch), ll(outH), ll(outW), options.resizeH ? " up" : ""),
+              label(context, "conv2d %dx%d s%d %lld->%lld @ %lldx%lldx%lld%s", w.kernel, w.kernel, w.stride,
+                    ll(channels), ll(weight.n), ll(batch), ll(outH), ll(outW), options.resizeH ? " up" : ""),
               2.0 * double(batch * outH * outW) * double(weight.n) * double(weight.k));
-  context.backend.conv2d({&weight, w.bias.get(), x, options.skip, w.kernel, w.kernel, w.stride, padBefore, padBefore,
-                          height, width, options.channelAdd ? &channelAdd : nullptr, options.activation,
-                          options.residual, y});
+  context.backend.conv2d({&weight, w.bias.get(), x, options.skip, w.kernel, w.kernel, w.stride, padBefore,
+                          padBefore, height, width, options.channelAdd ? &channelAdd : nullptr,
+                          options.activation, options.residual, y});
   return y;
 }
 
@@ -118,7 +123,8 @@ Tensor groupNorm(Context& context, const Tensor& x, const Norm& w, const NormOpt
   const Tensor y = result(context, options.into, withLast(x.shape, channels));
   Timer timer(context, label(context, "groupNorm %lldx%lld", ll(x.shape.rows()), ll(channels)),
               8.0 * double(y.shape.count()));
-  context.backend.groupNorm({x, skip, w.gamma.get(), w.beta.get(), w.groups, w.epsilon, options.activation, y});
+  context.backend.groupNorm(
+      {x, skip, w.gamma.get(), w.beta.get(), w.groups, w.epsilon, options.activation, y});
   return y;
 }
 
@@ -131,30 +137,36 @@ Tensor layerNorm(Context& context, const Tensor& x, const Norm& w) {
   return y;
 }
 
-Tensor attention(Context& context, const Tensor& q, const Tensor& k, const Tensor& v, int heads, bool causal) {
+Tensor attention(Context& context, const Tensor& q, const Tensor& k, const Tensor& v, int heads,
+                 bool causal) {
   expect(q.shape.rank == 3 && k.shape.rank == 3 && k.shape == v.shape, "attention: q, k, v [B, L, heads·d]");
-  expect(q.shape[0] == k.shape[0] && q.shape[2] == k.shape[2] && q.shape[2] % heads == 0, "attention: heads·d");
+  expect(q.shape[0] == k.shape[0] && q.shape[2] == k.shape[2] && q.shape[2] % heads == 0,
+         "attention: heads·d");
   const int64_t d = q.shape[2] / heads;
   const Tensor y = context.arena.tensor(q.shape);
   Timer timer(context,
-              label(context, "attention h%d d%lld @ %lldx%lldx%lld", heads, ll(d), ll(q.shape[0]), ll(q.shape[1]), ll(k.shape[1])),
+              label(context, "attention h%d d%lld @ %lldx%lldx%lld", heads, ll(d), ll(q.shape[0]),
+                    ll(q.shape[1]), ll(k.shape[1])),
               4.0 * double(q.shape[0]) * double(q.shape[1]) * double(k.shape[1]) * double(q.shape[2]));
   context.backend.attention({q, k, v, y, heads, 1.0f / std::sqrt(static_cast<float>(d)), causal});
   return y;
 }
 
-Tensor embed(Context& context, const WeightPtr& table, const WeightPtr& positions, std::span<const int32_t> ids,
-             int64_t length) {
+Tensor embed(Context& context, const WeightPtr& table, const WeightPtr& positions,
+             std::span<const int32_t> ids, int64_t length) {
   expect(table->kind == WeightKind::Table, "embed takes a Table");
   expect(!positions || (positions->k == table->k && positions->n >= length), "embed: positions [L, C]");
   for (const int32_t id : ids)
     if (id < 0 || id >= table->n)
-      throw Error(ErrorCode::InvalidArgument,
-                  format("Expected token ids from 0 to %lld (the text encoder's vocabulary) but received %d; does the "
-                         "tokenizer belong to this model?",
-                         ll(table->n - 1), id));
+      throw Error(
+          ErrorCode::InvalidArgument,
+          format(
+              "Expected token ids from 0 to %lld (the text encoder's vocabulary) but received %d; does the "
+              "tokenizer belong to this model?",
+              ll(table->n - 1), id));
   const Tensor y = context.arena.tensor({static_cast<int64_t>(ids.size()) / length, length, table->k});
-  Timer timer(context, label(context, "embed %lldx%lld", ll(ids.size()), ll(table->k)), double(y.shape.count()));
+  Timer timer(context, label(context, "embed %lldx%lld", ll(ids.size()), ll(table->k)),
+              double(y.shape.count()));
   context.backend.embed({table.get(), positions.get(), ids.data(), length, y});
   return y;
 }
@@ -205,7 +217,8 @@ Tensor upload(Context& context, std::span<const float> host, const Shape& shape)
   return y;
 }
 
-Tensor uploadImage(Context& context, const float* nchw, int64_t batch, int64_t channels, int64_t height, int64_t width) {
+Tensor uploadImage(Context& context, const float* nchw, int64_t batch, int64_t channels, int64_t height,
+                   int64_t width) {
   const Tensor y = context.arena.tensor({batch, height, width, channels});
   context.backend.uploadImage(nchw, y);
   return y;

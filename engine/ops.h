@@ -59,13 +59,14 @@ struct LinearOptions {
 Tensor linear(Context&, const Tensor& x, const Linear&, const LinearOptions& = {});
 
 struct ConvOptions {
-  const Tensor* skip = nullptr;        // concatenated to x along channels
-  int64_t resizeH = 0, resizeW = 0;    // nearest-neighbour size of the input before the convolution; 0: as it is
+  const Tensor* skip = nullptr;  // concatenated to x along channels
+  int64_t resizeH = 0,
+          resizeW = 0;  // nearest-neighbour size of the input before the convolution; 0: as it is
   const Tensor* channelAdd = nullptr;  // [B, N] or [1, N]
   Activation activation = Activation::None;
   const Tensor* residual = nullptr;
   const Tensor* into = nullptr;
-  bool padBottomRightOnly = false;     // the VAE encoder's downsampler: (0, 1, 0, 1)
+  bool padBottomRightOnly = false;  // the VAE encoder's downsampler: (0, 1, 0, 1)
 };
 /// [B, H, W, C] → [B, Ho, Wo, N].
 Tensor conv2d(Context&, const Tensor& x, const Conv2d&, const ConvOptions& = {});
@@ -84,7 +85,8 @@ Tensor layerNorm(Context&, const Tensor& x, const Norm&);
 Tensor attention(Context&, const Tensor& q, const Tensor& k, const Tensor& v, int heads, bool causal = false);
 
 /// ids [B·length] → [B, length, C], plus positions.
-Tensor embed(Context&, const WeightPtr& table, const WeightPtr& positions, std::span<const int32_t> ids, int64_t length);
+Tensor embed(Context&, const WeightPtr& table, const WeightPtr& positions, std::span<const int32_t> ids,
+             int64_t length);
 Tensor activate(Context&, const Tensor& x, Activation);
 Tensor add(Context&, const Tensor& a, const Tensor& b);
 /// x [..., C] as a matrix → [rows.size(), C].
@@ -95,7 +97,8 @@ Tensor concatColumns(Context&, std::span<const Tensor> parts);
 /// Host float32 → a new tensor.
 Tensor upload(Context&, std::span<const float> host, const Shape& shape);
 /// Host NCHW float32 → a new NHWC tensor.
-Tensor uploadImage(Context&, const float* nchw, int64_t batch, int64_t channels, int64_t height, int64_t width);
+Tensor uploadImage(Context&, const float* nchw, int64_t batch, int64_t channels, int64_t height,
+                   int64_t width);
 
 /// Columns [start, start + width) of every row: no copy.
 Tensor columns(Context&, const Tensor& x, int64_t start, int64_t width);

@@ -29,16 +29,16 @@ struct PlanThreshold {
 
 struct PlanRow {
   double timestep = 0;
-  double inputScale = 1;                // UNet input = inputScale · x
-  double a = 0, b = 0, c = 0, d = 1;    // p = a·x + b·m;  h = c·x + d·p
-  std::optional<double> clip;           // p = clamp(p, −clip, clip)
+  double inputScale = 1;              // UNet input = inputScale · x
+  double a = 0, b = 0, c = 0, d = 1;  // p = a·x + b·m;  h = c·x + d·p
+  std::optional<double> clip;         // p = clamp(p, −clip, clip)
   std::optional<PlanThreshold> threshold;
-  std::vector<PlanWrite> writes;        // in order; later ones see earlier ones
-  int draws = 0;                        // noises drawn from the generator in this row; n is the last one
+  std::vector<PlanWrite> writes;  // in order; later ones see earlier ones
+  int draws = 0;                  // noises drawn from the generator in this row; n is the last one
   std::optional<std::pair<double, double>> learnedRange;
   std::optional<std::pair<double, double>> blend;  // (α, σ) for masked latents
-  std::vector<double> guidance;         // one weight per extra branch: m = m0 + Σ wᵢ (mᵢ − m0)
-  bool step = true;                     // counts for progress
+  std::vector<double> guidance;  // one weight per extra branch: m = m0 + Σ wᵢ (mᵢ − m0)
+  bool step = true;              // counts for progress
 };
 
 struct StepPlan {

@@ -12,23 +12,26 @@ Shape withoutTrailingOnes(Shape shape) {
 
 }  // namespace
 
-void TensorMap::add(const std::string& name, std::shared_ptr<const SafetensorsFile> file, const std::string& stored) {
+void TensorMap::add(const std::string& name, std::shared_ptr<const SafetensorsFile> file,
+                    const std::string& stored) {
   sources_[name] = {std::move(file), stored};
 }
 
 HostTensor TensorMap::get(const std::string& name, const Shape& shape) const {
   const auto found = sources_.find(name);
   if (found == sources_.end())
-    throw Error(ErrorCode::ModelFormat,
-                format("%s: expected a tensor %s of shape %s but the weights have none; is config.json the one that "
-                       "belongs to these weights?",
-                       component_.c_str(), name.c_str(), shape.text().c_str()));
+    throw Error(
+        ErrorCode::ModelFormat,
+        format("%s: expected a tensor %s of shape %s but the weights have none; is config.json the one that "
+               "belongs to these weights?",
+               component_.c_str(), name.c_str(), shape.text().c_str()));
   HostTensor tensor = found->second.file->tensor(found->second.stored);
   if (!(withoutTrailingOnes(tensor.shape) == withoutTrailingOnes(shape)))
-    throw Error(ErrorCode::ModelFormat,
-                format("%s: expected shape %s for tensor %s but received %s; is config.json the one that belongs to "
-                       "these weights?",
-                       component_.c_str(), shape.text().c_str(), name.c_str(), tensor.shape.text().c_str()));
+    throw Error(
+        ErrorCode::ModelFormat,
+        format("%s: expected shape %s for tensor %s but received %s; is config.json the one that belongs to "
+               "these weights?",
+               component_.c_str(), shape.text().c_str(), name.c_str(), tensor.shape.text().c_str()));
   tensor.shape = shape;
   tensor.name = component_ + ": " + name;
   return tensor;
@@ -50,7 +53,8 @@ Linear WeightLoader::linear(const std::string& name, int64_t in, int64_t out, bo
   return linears({name}, in, out, bias);
 }
 
-Linear WeightLoader::linears(const std::vector<std::string>& names, int64_t in, int64_t out, bool bias) const {
+Linear WeightLoader::linears(const std::vector<std::string>& names, int64_t in, int64_t out,
+                             bool bias) const {
   std::vector<HostTensor> weights, biases;
   for (const std::string& name : names) {
     weights.push_back(tensor(name + ".weight", {out, in}));
@@ -60,12 +64,14 @@ Linear WeightLoader::linears(const std::vector<std::string>& names, int64_t in, 
 }
 
 Linear WeightLoader::geglu(const std::string& name, int64_t in, int64_t out) const {
-  return {weight(WeightKind::Geglu, {tensor(name + ".weight", {2 * out, in})}), vector(name + ".bias", 2 * out)};
+  return {weight(WeightKind::Geglu, {tensor(name + ".weight", {2 * out, in})}),
+          vector(name + ".bias", 2 * out)};
 }
 
-Conv2d WeightLoader::conv(const std::string& name, int64_t in, int64_t out, int kernel, int stride, int padding) const {
-  return {weight(WeightKind::Conv, {tensor(name + ".weight", {out, in, kernel, kernel})}), vector(name + ".bias", out),
-          kernel, stride, padding};
+Conv2d WeightLoader::conv(const std::string& name, int64_t in, int64_t out, int kernel, int stride,
+                          int padding) const {
+  return {weight(WeightKind::Conv, {tensor(name + ".weight", {out, in, kernel, kernel})}),
+          vector(name + ".bias", out), kernel, stride, padding};
 }
 
 Norm WeightLoader::norm(const std::string& name, int64_t channels, float epsilon, int groups) const {

@@ -1,5 +1,5 @@
-// From tensor names to laid-out weights. Names are the canonical diffusers ones; which file and stored name hold
-// each is decided in lib/models and arrives here as a TensorMap.
+// From tensor names to laid-out weights. Names are the canonical diffusers ones; which file and stored name
+// hold each is decided in lib/models and arrives here as a TensorMap.
 #pragma once
 
 #include <memory>
@@ -46,12 +46,15 @@ class WeightLoader {
   Linear linears(const std::vector<std::string>& names, int64_t in, int64_t out, bool bias) const;
   /// [2·out, in]: value and gate.
   Linear geglu(const std::string& name, int64_t in, int64_t out) const;
-  Conv2d conv(const std::string& name, int64_t in, int64_t out, int kernel = 3, int stride = 1, int padding = 1) const;
+  Conv2d conv(const std::string& name, int64_t in, int64_t out, int kernel = 3, int stride = 1,
+              int padding = 1) const;
   Norm norm(const std::string& name, int64_t channels, float epsilon, int groups = 1) const;
   WeightPtr table(const std::string& name, int64_t rows, int64_t columns) const;
   WeightPtr vector(const std::string& name, int64_t n) const;
   WeightPtr weight(WeightKind kind, const std::vector<HostTensor>& parts) const;
-  HostTensor tensor(const std::string& name, const Shape& shape) const { return tensors_.get(prefix_ + name, shape); }
+  HostTensor tensor(const std::string& name, const Shape& shape) const {
+    return tensors_.get(prefix_ + name, shape);
+  }
 
  private:
   WeightLoader(Backend& backend, const TensorMap& tensors, std::string prefix)

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { DiffusionError, type ErrorCode } from './errors.js'
+import { DiffusionError } from './errors.js'
 import type { StepPlan } from './step-plan.js'
 import type { Tensor } from './tensor.js'
 
@@ -85,7 +85,10 @@ export interface NativeSession {
   }): Promise<{ sample: Tensor; blocks?: Record<string, Tensor> }>
   vaeEncode(picture: Tensor): Promise<Tensor>
   vaeDecode(latents: Tensor): Promise<Tensor>
-  generate(job: NativeGenerateJob, onStep?: (event: NativeStepEvent) => void): { promise: Promise<NativeResult>; abort(): void }
+  generate(
+    job: NativeGenerateJob,
+    onStep?: (event: NativeStepEvent) => void
+  ): { promise: Promise<NativeResult>; abort(): void }
   unload(): Promise<void>
   /** Time per operation since the last call; `on` starts or stops measuring. */
   profile(on: boolean): Promise<{ operation: string; seconds: number; flops: number; calls: number }[]>
@@ -108,7 +111,10 @@ interface RunPlanOptions {
 
 interface Native {
   Session: new (options: { device: string; threads: number }) => NativeSession
-  readHeader(path: string): { tensors: { name: string; dtype: string; shape: number[] }[]; metadata: Record<string, string> }
+  readHeader(path: string): {
+    tensors: { name: string; dtype: string; shape: number[] }[]
+    metadata: Record<string, string>
+  }
   runPlan(
     plan: StepPlan,
     options: RunPlanOptions,
@@ -158,8 +164,13 @@ export const native = (): Native => {
 /** Native errors as DiffusionError; others pass. */
 export const translated = (error: unknown): unknown => {
   const e = error as Partial<DiffusionError> | null
-  if (e instanceof Error && !(e instanceof DiffusionError) && typeof e.code === 'string' && e.code.startsWith('ERR_ND_'))
-    return new DiffusionError(e.code as ErrorCode, e.message, { cause: e })
+  if (
+    e instanceof Error &&
+    !(e instanceof DiffusionError) &&
+    typeof e.code === 'string' &&
+    e.code.startsWith('ERR_ND_')
+  )
+    return new DiffusionError(e.code, e.message, { cause: e })
   return error
 }
 

@@ -25,7 +25,8 @@ export class TextEncoder {
    * token, projected [B, projection] where the model has a projection.
    */
   async encode(ids: readonly number[] | readonly (readonly number[])[] | Int32Array): Promise<NativeTextOutput> {
-    const rows: ArrayLike<number>[] = ids.length > 0 && typeof ids[0] === 'object' ? (ids as unknown as number[][]) : [ids as ArrayLike<number>]
+    const rows: ArrayLike<number>[] =
+      ids.length > 0 && typeof ids[0] === 'object' ? (ids as unknown as number[][]) : [ids as ArrayLike<number>]
     const length = rows[0]!.length
     if (length < 1 || length > this.maxPositions || rows.some((r) => r.length !== length))
       throw invalidArgument('ids', `sequences of equal length, 1 to ${this.maxPositions} tokens`, ids)
@@ -71,9 +72,12 @@ export class UNet {
     if (timesteps.length !== 1 && timesteps.length !== batch)
       throw invalidArgument('timestep', `one number or ${batch}`, request.timestep)
     const { textEmbeds, timeIds, timeCond } = request.added ?? {}
-    for (const [name, t] of Object.entries({ textEmbeds, timeIds, timeCond })) if (t) checkTensor(`added.${name}`, t, [batch, null])
+    for (const [name, t] of Object.entries({ textEmbeds, timeIds, timeCond }))
+      if (t) checkTensor(`added.${name}`, t, [batch, null])
     return translating(
-      this.owner.session().predict({ sample, timesteps, context, textEmbeds, timeIds, timeCond, blocks: request.blocks ?? false })
+      this.owner
+        .session()
+        .predict({ sample, timesteps, context, textEmbeds, timeIds, timeCond, blocks: request.blocks ?? false })
     )
   }
 }
@@ -107,9 +111,14 @@ export class Vae {
 
   /** Latents [B, C, h, w], already divided by the scaling factor → pictures [B, 3, h·factor, w·factor], about −1..1. */
   async decode(latents: Tensor): Promise<Tensor> {
-    return translating(this.owner.session().vaeDecode(checkTensor('latents', latents, [null, this.channels.latent, null, null])))
+    return translating(
+      this.owner.session().vaeDecode(checkTensor('latents', latents, [null, this.channels.latent, null, null]))
+    )
   }
 }
 
 export const disposedError = (): DiffusionError =>
-  new DiffusionError('ERR_ND_DISPOSED', 'Expected a live pipeline but this one was disposed; load it again with Pipeline.fromPretrained')
+  new DiffusionError(
+    'ERR_ND_DISPOSED',
+    'Expected a live pipeline but this one was disposed; load it again with Pipeline.fromPretrained'
+  )

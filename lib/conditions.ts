@@ -88,7 +88,10 @@ const givenEmbeds = (o: ResolvedOptions, guided: boolean, xl: boolean): Pick<Nat
   if (guided) parts.unshift(checkTensor('negativePromptEmbeds', o.negativePromptEmbeds, [count, tokens, width]))
   if (!xl) return { embeds: stacked(parts) }
   const pooled = [checkTensor('pooledPromptEmbeds', o.pooledPromptEmbeds, [count, null])]
-  if (guided) pooled.unshift(checkTensor('negativePooledPromptEmbeds', o.negativePooledPromptEmbeds, [count, pooled[0]!.shape[1]!]))
+  if (guided)
+    pooled.unshift(
+      checkTensor('negativePooledPromptEmbeds', o.negativePooledPromptEmbeds, [count, pooled[0]!.shape[1]!])
+    )
   return { embeds: stacked(parts), pooled: stacked(pooled) }
 }
 

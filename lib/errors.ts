@@ -25,8 +25,10 @@ export class DiffusionError extends Error {
 
 const describe = (value: unknown): string => {
   if (value === null || value === undefined) return String(value)
-  if (typeof value === 'string') return `${JSON.stringify(value.length > 60 ? value.slice(0, 57) + '...' : value)} of type string`
-  if (typeof value === 'object') return Array.isArray(value) ? `an array of ${value.length}` : `an object (${value.constructor?.name ?? 'no class'})`
+  if (typeof value === 'string')
+    return `${JSON.stringify(value.length > 60 ? value.slice(0, 57) + '...' : value)} of type string`
+  if (typeof value === 'object')
+    return Array.isArray(value) ? `an array of ${value.length}` : `an object (${value.constructor?.name ?? 'no class'})`
   return `${String(value)} of type ${typeof value}`
 }
 

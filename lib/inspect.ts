@@ -9,7 +9,12 @@ export interface Inspection {
   /** What computes: instruction set and threads. */
   readonly backend: string
   /** In order of preference; NODE_DIFFUSION_CPU forces one. */
-  readonly isas: readonly { readonly name: string; readonly description: string; readonly compiled: boolean; readonly supported: boolean }[]
+  readonly isas: readonly {
+    readonly name: string
+    readonly description: string
+    readonly compiled: boolean
+    readonly supported: boolean
+  }[]
   /** GPUs, or why there are none. */
   readonly cuda: null
   readonly cudaReason: string

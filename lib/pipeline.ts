@@ -30,10 +30,20 @@ export interface LoadOptions {
   onProgress?: (event: { component: string; loaded: number; total: number }) => void
 }
 
-const known: readonly (keyof LoadOptions)[] = ['device', 'dtype', 'threads', 'scheduler', 'vae', 'variant', 'signal', 'onProgress']
+const known: readonly (keyof LoadOptions)[] = [
+  'device',
+  'dtype',
+  'threads',
+  'scheduler',
+  'vae',
+  'variant',
+  'signal',
+  'onProgress'
+]
 
 /** What `for await (const e of pipe.stream(…))` yields: the steps, and at the end the result. */
-export type StreamEvent = ({ readonly type: 'step' } & StepEvent) | { readonly type: 'result'; readonly result: GenerationResult }
+export type StreamEvent =
+  ({ readonly type: 'step' } & StepEvent) | { readonly type: 'result'; readonly result: GenerationResult }
 
 /**
  * A text-to-image model, loaded and ready. Calls may overlap: they run one after another, in order.
@@ -65,7 +75,9 @@ export class Pipeline {
     private readonly name: string
   ) {
     const owner = { session: () => this.session() }
-    const encoders = loadedEncoders(folder).map((e, i) => new TextEncoder(owner, i, { ...e.config }, e.config.maxPositions))
+    const encoders = loadedEncoders(folder).map(
+      (e, i) => new TextEncoder(owner, i, { ...e.config }, e.config.maxPositions)
+    )
     this.device = choice.device
     this.deviceReason = choice.reason
     this.warnings = [...folder.warnings, ...scheduler.warnings]
@@ -86,7 +98,8 @@ export class Pipeline {
   static async fromPretrained(source: string, options: LoadOptions = {}): Promise<Pipeline> {
     knownKeys('fromPretrained', options, known)
     const { signal } = options
-    if (signal !== undefined && !(signal instanceof AbortSignal)) throw invalidArgument('signal', 'an AbortSignal', signal)
+    if (signal !== undefined && !(signal instanceof AbortSignal))
+      throw invalidArgument('signal', 'an AbortSignal', signal)
     signal?.throwIfAborted()
     const choice = chooseDevice(options.device ?? 'auto', options.dtype ?? 'auto')
     const threads = options.threads === undefined ? 0 : integerIn('threads', options.threads, 1, 1024)
@@ -94,13 +107,18 @@ export class Pipeline {
     const reading = { readHeader, ...(options.variant === undefined ? {} : { variant: options.variant }) }
     const folder = await readModelFolder(path, reading)
     const vae = options.vae === undefined ? folder.vae : await readVaeFolder(options.vae, { readHeader })
-    if (vae.config.latentChannels !== folder.unet.config.inChannels || folder.unet.config.outChannels !== folder.unet.config.inChannels)
+    if (
+      vae.config.latentChannels !== folder.unet.config.inChannels ||
+      folder.unet.config.outChannels !== folder.unet.config.inChannels
+    )
       throw unsupported(
         `${path}: expected a UNet from ${vae.config.latentChannels} to ${vae.config.latentChannels} channels, as the VAE's latents have, ` +
           `but this one goes from ${folder.unet.config.inChannels} to ${folder.unet.config.outChannels}: only text-to-image models are supported`
       )
     const scheduler = chooseScheduler(options.scheduler, folder)
-    const tokenizers = [folder.tokenizer, folder.tokenizer2].filter((t) => t !== null).map((t) => ClipTokenizer.fromFolder(t))
+    const tokenizers = [folder.tokenizer, folder.tokenizer2]
+      .filter((t) => t !== null)
+      .map((t) => ClipTokenizer.fromFolder(t))
 
     const session = translatingSync(() => new (native().Session)({ device: choice.device, threads }))
     const parts: [kind: 'textEncoder' | 'unet' | 'vae', component: Component<object>][] = [
@@ -222,16 +240,33 @@ const readHeader: HeaderReader = (path) => translatingSync(() => native().readHe
 
 const loadedEncoders = (folder: ModelFolder) => [folder.textEncoder, folder.textEncoder2].filter((e) => e !== null)
 
-const loadComponent = (session: NativeSession, kind: 'textEncoder' | 'unet' | 'vae', config: object, weights: ComponentWeights): Promise<void> =>
-  translating(session.load(kind, config, weights.files, weights.tensors.map((t) => [t.name, t.file, t.stored] as const)))
+const loadComponent = (
+  session: NativeSession,
+  kind: 'textEncoder' | 'unet' | 'vae',
+  config: object,
+  weights: ComponentWeights
+): Promise<void> =>
+  translating(
+    session.load(
+      kind,
+      config,
+      weights.files,
+      weights.tensors.map((t) => [t.name, t.file, t.stored] as const)
+    )
+  )
 
 const resolveSource = (source: unknown): string => {
-  if (typeof source !== 'string' || source === '') throw invalidArgument('source', "a model folder's path or 'postcard'", source)
+  if (typeof source !== 'string' || source === '')
+    throw invalidArgument('source', "a model folder's path or 'postcard'", source)
   if (source === 'postcard' && !existsSync(source)) return join(packageRoot, 'models', 'postcard')
   if (/\.(ckpt|pt|pth|bin)$/.test(source))
-    throw unsupported(`${source}: pickled weights can run code and are not loaded; convert the model with diffusers' save_pretrained(folder, safe_serialization=True)`)
+    throw unsupported(
+      `${source}: pickled weights can run code and are not loaded; convert the model with diffusers' save_pretrained(folder, safe_serialization=True)`
+    )
   if (source.endsWith('.safetensors'))
-    throw unsupported(`${source}: single-file checkpoints are not supported yet; convert it to a folder with diffusers' from_single_file(…).save_pretrained(folder)`)
+    throw unsupported(
+      `${source}: single-file checkpoints are not supported yet; convert it to a folder with diffusers' from_single_file(…).save_pretrained(folder)`
+    )
   if (!existsSync(source) && /^[\w.-]+\/[\w.-]+$/.test(source))
     throw new DiffusionError(
       'ERR_ND_MODEL_NOT_FOUND',
@@ -241,24 +276,34 @@ const resolveSource = (source: unknown): string => {
 }
 
 const chooseDevice = (device: string, dtype: string): { device: string; reason: string } => {
-  if (!/^(auto|cpu|cuda(:\d+)?)$/.test(device)) throw invalidArgument('device', "'auto', 'cpu', 'cuda' or 'cuda:N'", device)
-  if (!['auto', 'float32', 'float16', 'bfloat16'].includes(dtype)) throw invalidArgument('dtype', "'auto' or 'float32'", dtype)
+  if (!/^(auto|cpu|cuda(:\d+)?)$/.test(device))
+    throw invalidArgument('device', "'auto', 'cpu', 'cuda' or 'cuda:N'", device)
+  if (!['auto', 'float32', 'float16', 'bfloat16'].includes(dtype))
+    throw invalidArgument('dtype', "'auto' or 'float32'", dtype)
   const { cudaReason } = native().inspect()
-  if (device.startsWith('cuda')) throw new DiffusionError('ERR_ND_CUDA_UNAVAILABLE', `Expected a CUDA device for '${device}' but ${cudaReason}; use device 'auto' or 'cpu'`)
-  if (dtype === 'float16' || dtype === 'bfloat16') throw unsupported(`dtype '${dtype}' is not supported on the CPU, which computes in float32; use 'auto'`)
+  if (device.startsWith('cuda'))
+    throw new DiffusionError(
+      'ERR_ND_CUDA_UNAVAILABLE',
+      `Expected a CUDA device for '${device}' but ${cudaReason}; use device 'auto' or 'cpu'`
+    )
+  if (dtype === 'float16' || dtype === 'bfloat16')
+    throw unsupported(`dtype '${dtype}' is not supported on the CPU, which computes in float32; use 'auto'`)
   return { device: 'cpu', reason: device === 'cpu' ? 'asked for' : `no CUDA: ${cudaReason}` }
 }
 
 const checkScheduler = (value: unknown): Scheduler => {
-  if (!(value instanceof Scheduler)) throw invalidArgument('scheduler', 'a scheduler instance, class name or label', value)
-  return value
+  if (!(value instanceof Scheduler))
+    throw invalidArgument('scheduler', 'a scheduler instance, class name or label', value)
+  return value as Scheduler
 }
 
 const chooseScheduler = (choice: Scheduler | string | undefined, folder: ModelFolder): Scheduler => {
   if (choice !== undefined && typeof choice !== 'string') return checkScheduler(choice)
   const config = { ...folder.scheduler.config, _class_name: folder.scheduler.className }
   const make = (corrections: object): Scheduler =>
-    choice === undefined ? createScheduler({ ...config, ...corrections }) : createScheduler(choice, { ...config, ...corrections })
+    choice === undefined
+      ? createScheduler({ ...config, ...corrections })
+      : createScheduler(choice, { ...config, ...corrections })
   const scheduler = make({})
   if (folder.className !== 'StableDiffusionPipeline') return scheduler
   // As diffusers' StableDiffusionPipeline corrects configs that are older than these two fields.

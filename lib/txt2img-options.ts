@@ -89,11 +89,41 @@ export interface StepEvent {
 }
 
 const known: readonly (keyof Txt2ImgOptions)[] = [
-  'prompt', 'negativePrompt', 'prompt2', 'negativePrompt2', 'width', 'height', 'steps', 'timesteps', 'sigmas', 'guidanceScale',
-  'guidanceRescale', 'seed', 'count', 'clipSkip', 'eta', 'scheduler', 'rng', 'latents', 'promptEmbeds', 'negativePromptEmbeds',
-  'pooledPromptEmbeds', 'negativePooledPromptEmbeds', 'promptWeighting', 'originalSize', 'cropsCoordsTopLeft', 'targetSize',
-  'negativeOriginalSize', 'negativeCropsCoordsTopLeft', 'negativeTargetSize', 'denoisingEnd', 'outputType', 'signal', 'preview',
-  'stepLatents', 'onStep'
+  'prompt',
+  'negativePrompt',
+  'prompt2',
+  'negativePrompt2',
+  'width',
+  'height',
+  'steps',
+  'timesteps',
+  'sigmas',
+  'guidanceScale',
+  'guidanceRescale',
+  'seed',
+  'count',
+  'clipSkip',
+  'eta',
+  'scheduler',
+  'rng',
+  'latents',
+  'promptEmbeds',
+  'negativePromptEmbeds',
+  'pooledPromptEmbeds',
+  'negativePooledPromptEmbeds',
+  'promptWeighting',
+  'originalSize',
+  'cropsCoordsTopLeft',
+  'targetSize',
+  'negativeOriginalSize',
+  'negativeCropsCoordsTopLeft',
+  'negativeTargetSize',
+  'denoisingEnd',
+  'outputType',
+  'signal',
+  'preview',
+  'stepLatents',
+  'onStep'
 ]
 
 /** What the checks need to know of the pipeline. */
@@ -129,10 +159,12 @@ export interface ResolvedOptions extends Omit<Txt2ImgOptions, 'prompt' | 'negati
 
 const texts = (name: string, value: unknown, count?: number): string[] => {
   const list = Array.isArray(value) ? (value as unknown[]) : [value]
-  if (list.length === 0 || !list.every((t) => typeof t === 'string')) throw invalidArgument(name, 'a string or an array of strings', value)
-  if (count !== undefined && list.length === 1) return Array<string>(count).fill(list[0] as string)
-  if (count !== undefined && list.length !== count) throw invalidArgument(name, `one string or as many as prompts (${count})`, value)
-  return list as string[]
+  if (list.length === 0 || !list.every((t) => typeof t === 'string'))
+    throw invalidArgument(name, 'a string or an array of strings', value)
+  if (count !== undefined && list.length === 1) return Array<string>(count).fill(list[0]!)
+  if (count !== undefined && list.length !== count)
+    throw invalidArgument(name, `one string or as many as prompts (${count})`, value)
+  return list
 }
 
 const size = (name: string, value: unknown, multiple: number): number => {
@@ -149,15 +181,32 @@ export const resolveOptions = (o: Txt2ImgOptions, traits: PipelineTraits): Resol
   if (o.promptEmbeds ? o.prompt !== undefined : o.prompt === undefined)
     throw invalidArgument('prompt', 'a prompt, or promptEmbeds, and not both', o.prompt)
   const prompts = o.promptEmbeds ? Array<string>(o.promptEmbeds.shape[0] ?? 1).fill('') : texts('prompt', o.prompt)
-  const negativePrompts = o.negativePrompt === undefined ? undefined : texts('negativePrompt', o.negativePrompt, prompts.length)
+  const negativePrompts =
+    o.negativePrompt === undefined ? undefined : texts('negativePrompt', o.negativePrompt, prompts.length)
   const xlOnly = [
-    'prompt2', 'negativePrompt2', 'originalSize', 'cropsCoordsTopLeft', 'targetSize', 'negativeOriginalSize',
-    'negativeCropsCoordsTopLeft', 'negativeTargetSize', 'denoisingEnd', 'pooledPromptEmbeds', 'negativePooledPromptEmbeds'
+    'prompt2',
+    'negativePrompt2',
+    'originalSize',
+    'cropsCoordsTopLeft',
+    'targetSize',
+    'negativeOriginalSize',
+    'negativeCropsCoordsTopLeft',
+    'negativeTargetSize',
+    'denoisingEnd',
+    'pooledPromptEmbeds',
+    'negativePooledPromptEmbeds'
   ] as const
   if (!traits.xl)
     for (const name of xlOnly)
       if (o[name] !== undefined) throw invalidArgument(name, 'nothing (only SDXL pipelines have it)', o[name])
-  for (const name of ['originalSize', 'cropsCoordsTopLeft', 'targetSize', 'negativeOriginalSize', 'negativeCropsCoordsTopLeft', 'negativeTargetSize'] as const)
+  for (const name of [
+    'originalSize',
+    'cropsCoordsTopLeft',
+    'targetSize',
+    'negativeOriginalSize',
+    'negativeCropsCoordsTopLeft',
+    'negativeTargetSize'
+  ] as const)
     if (o[name] !== undefined) pairOfIntegers(name, o[name])
 
   const multiple = Math.max(8, traits.factor)
@@ -165,12 +214,14 @@ export const resolveOptions = (o: Txt2ImgOptions, traits: PipelineTraits): Resol
   const batch = prompts.length * count
   const given = o.seed === undefined ? randomSeed() : o.seed
   const seeds = Array.isArray(given) ? given.map((s, i) => seedOf(`seed[${i}]`, s)) : [seedOf('seed', given)]
-  if (Array.isArray(given) && seeds.length !== batch) throw invalidArgument('seed', `one seed or one per image (${batch})`, given)
+  if (Array.isArray(given) && seeds.length !== batch)
+    throw invalidArgument('seed', `one seed or one per image (${batch})`, given)
   if (o.timesteps && o.sigmas) throw invalidArgument('timesteps', 'timesteps or sigmas, not both', o.timesteps)
   const list = o.timesteps ?? o.sigmas
   if (list && (!Array.isArray(list) || list.length === 0 || !list.every((v) => Number.isFinite(v))))
     throw invalidArgument(o.timesteps ? 'timesteps' : 'sigmas', 'an array of finite numbers', list)
-  if (o.signal !== undefined && !(o.signal instanceof AbortSignal)) throw invalidArgument('signal', 'an AbortSignal', o.signal)
+  if (o.signal !== undefined && !(o.signal instanceof AbortSignal))
+    throw invalidArgument('signal', 'an AbortSignal', o.signal)
   if (o.onStep !== undefined && typeof o.onStep !== 'function') throw invalidArgument('onStep', 'a function', o.onStep)
   if (o.eta !== undefined) finite('eta', o.eta, 0, 1)
   if (o.clipSkip !== undefined) integerIn('clipSkip', o.clipSkip, 0, 100)
@@ -182,7 +233,8 @@ export const resolveOptions = (o: Txt2ImgOptions, traits: PipelineTraits): Resol
     prompts,
     negativePrompts,
     prompts2: o.prompt2 === undefined ? prompts : texts('prompt2', o.prompt2, prompts.length),
-    negativePrompts2: o.negativePrompt2 === undefined ? negativePrompts : texts('negativePrompt2', o.negativePrompt2, prompts.length),
+    negativePrompts2:
+      o.negativePrompt2 === undefined ? negativePrompts : texts('negativePrompt2', o.negativePrompt2, prompts.length),
     width: size('width', o.width ?? traits.defaultSize.width, multiple),
     height: size('height', o.height ?? traits.defaultSize.height, multiple),
     steps: list ? list.length : integerIn('steps', o.steps ?? 50, 1, 1000),
@@ -194,7 +246,12 @@ export const resolveOptions = (o: Txt2ImgOptions, traits: PipelineTraits): Resol
     rng: oneOf('rng', o.rng ?? 'cpu', ['cpu', 'cuda']),
     promptWeighting: bool('promptWeighting', o.promptWeighting ?? false),
     outputType: oneOf('outputType', o.outputType ?? 'image', ['image', 'latent']),
-    previewEvery: typeof o.preview === 'object' ? integerIn('preview.every', o.preview?.every, 1, 1000) : bool('preview', o.preview ?? false) ? 1 : 0,
+    previewEvery:
+      typeof o.preview === 'object'
+        ? integerIn('preview.every', o.preview?.every, 1, 1000)
+        : bool('preview', o.preview ?? false)
+          ? 1
+          : 0,
     stepLatents: bool('stepLatents', o.stepLatents ?? false)
   }
 }

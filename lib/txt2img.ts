@@ -1,5 +1,12 @@
 /** One text-to-image call: options → plan and conditions → native job → pictures. */
-import { native, translated, version, type NativeGenerateJob, type NativeSession, type NativeStepEvent } from './binding.js'
+import {
+  native,
+  translated,
+  version,
+  type NativeGenerateJob,
+  type NativeSession,
+  type NativeStepEvent
+} from './binding.js'
 import { guidanceEmbedding, promptInput, timeIds, type TextTraits } from './conditions.js'
 import { invalidArgument } from './errors.js'
 import { DiffusionImage } from './image.js'
@@ -58,7 +65,10 @@ export const txt2img = async (o: ResolvedOptions, models: Txt2ImgModels): Promis
 
   // 1. What to run: guidance is on where the scale exceeds 1 and the model has not learnt it.
   const guided = o.guidanceScale > 1 && models.timeCondWidth === 0
-  const scheduler = typeof o.scheduler === 'string' ? createScheduler(o.scheduler, models.scheduler.toJSON()) : (o.scheduler ?? models.scheduler)
+  const scheduler =
+    typeof o.scheduler === 'string'
+      ? createScheduler(o.scheduler, models.scheduler.toJSON())
+      : (o.scheduler ?? models.scheduler)
   const plan = compile(o, scheduler, guided, models.trainTimesteps)
   warnings.push(...(scheduler === models.scheduler ? [] : scheduler.warnings))
   const latentHeight = Math.floor(o.height / models.factor)
@@ -116,13 +126,22 @@ export const txt2img = async (o: ResolvedOptions, models: Txt2ImgModels): Promis
   images.forEach((image, i) => {
     image.parameters = parametersText(o, scheduler, models, i, seeds[i] ?? null)
   })
-  return { images, latents: result.latents, seeds, warnings, timings: { ...result.timings, total: (performance.now() - started) / 1000 } }
+  return {
+    images,
+    latents: result.latents,
+    seeds,
+    warnings,
+    timings: { ...result.timings, total: (performance.now() - started) / 1000 }
+  }
 }
 
 /** A batch's RGB bytes [images, height, width, 3] as pictures. */
 const split = (pixels: Uint8Array, width: number, height: number): DiffusionImage[] => {
   const each = width * height * 3
-  return Array.from({ length: pixels.length / each }, (_, i) => new DiffusionImage({ data: pixels.slice(i * each, (i + 1) * each), width, height }))
+  return Array.from(
+    { length: pixels.length / each },
+    (_, i) => new DiffusionImage({ data: pixels.slice(i * each, (i + 1) * each), width, height })
+  )
 }
 
 const stepEvent = (event: NativeStepEvent, o: ResolvedOptions): StepEvent => {
@@ -144,7 +163,13 @@ const imageSeeds = (o: ResolvedOptions, plan: StepPlan): (number | bigint | null
   return Array.from({ length: o.batch }, (_, i) => (i === 0 && !draws && !o.latents ? plainSeed(o.seeds[0]!) : null))
 }
 
-const parametersText = (o: ResolvedOptions, scheduler: Scheduler, models: Txt2ImgModels, image: number, seed: number | bigint | null): string => {
+const parametersText = (
+  o: ResolvedOptions,
+  scheduler: Scheduler,
+  models: Txt2ImgModels,
+  image: number,
+  seed: number | bigint | null
+): string => {
   const prompt = Math.floor(image / o.count)
   const label = scheduler.label
   const other: Record<string, string> = {}
@@ -158,7 +183,7 @@ const parametersText = (o: ResolvedOptions, scheduler: Scheduler, models: Txt2Im
   }
   return formatParameters({
     prompt: o.prompts[prompt]!,
-    ...(o.negativePrompts?.[prompt] ? { negativePrompt: o.negativePrompts[prompt]! } : {}),
+    ...(o.negativePrompts?.[prompt] ? { negativePrompt: o.negativePrompts[prompt] } : {}),
     steps: o.steps,
     sampler: label.sampler,
     ...(label.scheduleType ? { scheduleType: label.scheduleType } : {}),

@@ -9,7 +9,12 @@ export const integerIn = (name: string, value: unknown, low: number, high: numbe
 
 export const finite = (name: string, value: unknown, low = -Infinity, high = Infinity): number => {
   if (typeof value !== 'number' || !Number.isFinite(value) || value < low || value > high) {
-    const range = Number.isFinite(low) && Number.isFinite(high) ? ` from ${low} to ${high}` : Number.isFinite(low) ? ` of at least ${low}` : ''
+    const range =
+      Number.isFinite(low) && Number.isFinite(high)
+        ? ` from ${low} to ${high}`
+        : Number.isFinite(low)
+          ? ` of at least ${low}`
+          : ''
     throw invalidArgument(name, `a finite number${range}`, value)
   }
   return value
@@ -37,7 +42,8 @@ export const pairOfIntegers = (name: string, value: unknown): readonly [number, 
 export const seedOf = (name: string, value: unknown): bigint => {
   const ok = typeof value === 'bigint' || (typeof value === 'number' && Number.isSafeInteger(value))
   const seed = ok ? BigInt(value) : -1n
-  if (seed < 0n || seed >= 1n << 64n) throw invalidArgument(name, 'an integer from 0 to 2^64 − 1 (a bigint beyond 2^53)', value)
+  if (seed < 0n || seed >= 1n << 64n)
+    throw invalidArgument(name, 'an integer from 0 to 2^64 − 1 (a bigint beyond 2^53)', value)
   return seed
 }
 

@@ -34,7 +34,8 @@ const pairs = [
 const nameAt = (image: DiffusionImage, x: number, y: number, side: number): string => {
   const mean = [0, 1, 2].map((channel) => {
     let sum = 0
-    for (let j = 0; j < side; j++) for (let i = 0; i < side; i++) sum += image.data[((y + j) * image.width + x + i) * 3 + channel]!
+    for (let j = 0; j < side; j++)
+      for (let i = 0; i < side; i++) sum += image.data[((y + j) * image.width + x + i) * 3 + channel]!
     return sum / side / side
   })
   const distance = (c: readonly number[]): number => c.reduce((sum, v, i) => sum + (v - mean[i]!) ** 2, 0)

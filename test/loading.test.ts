@@ -66,7 +66,11 @@ const float8 = (exponentBits: number, bias: number) => {
 }
 
 /** The UNet's weights rounded to a type: as that type, and as F32 with the same values. */
-const rounded = (dtype: string, array: new (n: number) => Uint8Array | Uint16Array, codec: { encode(v: number): number; decode(code: number): number }) => {
+const rounded = (
+  dtype: string,
+  array: new (n: number) => Uint8Array | Uint16Array,
+  codec: { encode(v: number): number; decode(code: number): number }
+) => {
   const stored: Record<string, Stored> = {}
   const plain: Record<string, Stored> = {}
   for (const name of original.names) {
@@ -99,7 +103,11 @@ const predict = async (folder: string): Promise<Float32Array> => {
 }
 const files = (tensors: Record<string, Stored>) => (unet: string) => writeFile(join(unet, unetFile), tensors)
 
-const types: [dtype: string, array: new (n: number) => Uint8Array | Uint16Array, codec: { encode(v: number): number; decode(c: number): number }][] = [
+const types: [
+  dtype: string,
+  array: new (n: number) => Uint8Array | Uint16Array,
+  codec: { encode(v: number): number; decode(c: number): number }
+][] = [
   ['BF16', Uint16Array, bf16],
   ['F8_E4M3', Uint8Array, float8(4, 7)],
   ['F8_E5M2', Uint8Array, float8(5, 15)]
@@ -115,14 +123,18 @@ for (const [dtype, array, codec] of types)
 
 test('F32 weights', async () => {
   const plain: Record<string, Stored> = {}
-  for (const name of original.names) plain[name] = { dtype: 'F32', shape: original.get(name).shape, data: original.floats(name) }
+  for (const name of original.names)
+    plain[name] = { dtype: 'F32', shape: original.get(name).shape, data: original.floats(name) }
   assert.ok(relativeError(await predict(folderWith('F32', files(plain))), references.floats('unet.out')) < 2e-5)
 })
 
 const halves = (): Record<string, Stored> => {
   const bytes = readFileSync(join(base, 'unet', unetFile))
   const start = 8 + Number(bytes.readBigUInt64LE(0))
-  const header = JSON.parse(bytes.toString('utf8', 8, start)) as Record<string, { dtype: string; shape: number[]; data_offsets: [number, number] }>
+  const header = JSON.parse(bytes.toString('utf8', 8, start)) as Record<
+    string,
+    { dtype: string; shape: number[]; data_offsets: [number, number] }
+  >
   return Object.fromEntries(
     original.names.map((name) => {
       const { dtype, shape, data_offsets } = header[name]!
@@ -139,14 +151,18 @@ test('sharded weights with an index', async () => {
       shards[i % 3]![name] = stored
       weight_map[name] = `diffusion_pytorch_model-0000${(i % 3) + 1}-of-00003.safetensors`
     })
-    shards.forEach((tensors, i) => writeFile(join(unet, `diffusion_pytorch_model-0000${i + 1}-of-00003.safetensors`), tensors))
+    shards.forEach((tensors, i) =>
+      writeFile(join(unet, `diffusion_pytorch_model-0000${i + 1}-of-00003.safetensors`), tensors)
+    )
     writeFileSync(join(unet, `${unetFile}.index.json`), JSON.stringify({ metadata: {}, weight_map }))
   })
   assert.ok(relativeError(await predict(folder), references.floats('unet.out')) < 2e-5)
 })
 
 test('a variant file where there is no other', async () => {
-  const folder = folderWith('variant', (unet) => writeFile(join(unet, 'diffusion_pytorch_model.fp16.safetensors'), halves()))
+  const folder = folderWith('variant', (unet) =>
+    writeFile(join(unet, 'diffusion_pytorch_model.fp16.safetensors'), halves())
+  )
   assert.ok(relativeError(await predict(folder), references.floats('unet.out')) < 2e-5)
 })
 

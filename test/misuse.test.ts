@@ -117,7 +117,8 @@ const bad: [name: string, options: object, words: RegExp][] = [
   ['a preview of every 0 steps', { preview: { every: 0 } }, /preview/]
 ]
 for (const [name, options, words] of bad)
-  test(`refused: ${name}`, () => fails(() => paint(options as Partial<Txt2ImgOptions>), 'ERR_ND_INVALID_ARGUMENT', words))
+  test(`refused: ${name}`, () =>
+    fails(() => paint(options as Partial<Txt2ImgOptions>), 'ERR_ND_INVALID_ARGUMENT', words))
 
 test('modules refuse wrong shapes', async () => {
   const t = (...shape: number[]) => ({ data: new Float32Array(shape.reduce((a, b) => a * b)), shape })
@@ -158,9 +159,11 @@ test("a listener's error ends the call with that error", async () => {
 })
 
 test('leaving a stream early ends its call', async () => {
-  for await (const e of pipe.stream('txt2img', { prompt: 'a red circle', steps: 500, seed: 1 })) if (e.type === 'step' && e.step === 2) break
+  for await (const e of pipe.stream('txt2img', { prompt: 'a red circle', steps: 500, seed: 1 }))
+    if (e.type === 'step' && e.step === 2) break
   const types: string[] = []
-  for await (const e of pipe.stream('txt2img', { prompt: 'a red circle', steps: 2, seed: 1, scheduler: 'Euler' })) types.push(e.type)
+  for await (const e of pipe.stream('txt2img', { prompt: 'a red circle', steps: 2, seed: 1, scheduler: 'Euler' }))
+    types.push(e.type)
   assert.equal(types, ['step', 'step', 'result'])
 })
 
@@ -235,7 +238,11 @@ test('process.exit in the middle of a run ends the process at once and cleanly',
     import { Pipeline } from 'node-diffusion'
     const pipe = await Pipeline.fromPretrained('postcard')
     await pipe.txt2img({ prompt: 'x', steps: 500, onStep: (e) => e.step === 2 && process.exit(7) })`
-  const run = spawnSync(process.execPath, ['--input-type=module', '-e', code], { cwd: root, timeout: 60_000, encoding: 'utf8' })
+  const run = spawnSync(process.execPath, ['--input-type=module', '-e', code], {
+    cwd: root,
+    timeout: 60_000,
+    encoding: 'utf8'
+  })
   assert.is(run.status, 7, `signal ${run.signal}: ${run.stderr}`)
 })
 

@@ -52,7 +52,9 @@ for (const name of ['sd15', 'sd2', 'sdxl']) {
         sample: tensor(`${key}.in_sample`),
         timestep: [...tensors.floats(`${key}.in_timesteps`)],
         context: tensor(`${key}.in_context`),
-        ...(xl ? { added: { textEmbeds: tensor(`${key}.in_text_embeds`), timeIds: tensor(`${key}.in_time_ids`) } } : {}),
+        ...(xl
+          ? { added: { textEmbeds: tensor(`${key}.in_text_embeds`), timeIds: tensor(`${key}.in_time_ids`) } }
+          : {}),
         blocks: true
       })
       close(`${key}.out`, out.sample)
@@ -72,7 +74,10 @@ for (const name of ['sd15', 'sd2', 'sdxl']) {
 
   test(`${name}: nothing of the references was left out`, async () => {
     const ours = /^(text|text2|unet|unet_wide|unet_odd|vae)\./
-    assert.equal(tensors.names.filter((n) => ours.test(n) && !seen.has(n)), [])
+    assert.equal(
+      tensors.names.filter((n) => ours.test(n) && !seen.has(n)),
+      []
+    )
     await pipe.dispose()
   })
 }

@@ -13,7 +13,8 @@ test.before(async () => {
 test.after(() => pipe.dispose())
 const paint = (options: Partial<Txt2ImgOptions> = {}): ReturnType<Pipeline['txt2img']> =>
   pipe.txt2img({ prompt: 'a red circle on a blue background', steps: 4, seed: 1, scheduler: 'DDIM', ...options })
-const same = (a: { latents: { data: Float32Array } }, b: { latents: { data: Float32Array } }): number => relativeError(a.latents.data, b.latents.data)
+const same = (a: { latents: { data: Float32Array } }, b: { latents: { data: Float32Array } }): number =>
+  relativeError(a.latents.data, b.latents.data)
 
 test('one seed per image: each image is what its seed alone paints, also with a scheduler that draws noise', async () => {
   const batch = await paint({ seed: [3, 4], count: 2, scheduler: 'Euler a' })
@@ -91,8 +92,14 @@ test('long prompts: cut with a warning by default, in chunks with prompt weights
 test('events: steps in order, latents and previews where asked for', async () => {
   const events: StepEvent[] = []
   const out = await paint({ steps: 6, stepLatents: true, preview: { every: 2 }, onStep: (e) => events.push(e) })
-  assert.equal(events.map((e) => [e.step, e.steps]), [1, 2, 3, 4, 5, 6].map((s) => [s, 6]))
-  assert.equal(events.map((e) => Boolean(e.image)), [false, true, false, true, false, true])
+  assert.equal(
+    events.map((e) => [e.step, e.steps]),
+    [1, 2, 3, 4, 5, 6].map((s) => [s, 6])
+  )
+  assert.equal(
+    events.map((e) => Boolean(e.image)),
+    [false, true, false, true, false, true]
+  )
   assert.equal(events.at(-1)!.latents!.data, out.latents.data)
   assert.is(events[0]!.predictedOriginal!.shape.join(), '1,4,16,16')
   const last = events.at(-1)!.image!.data
@@ -141,11 +148,18 @@ test("a model's scheduler can be replaced, by name for a call or for good", asyn
 
 test('pictures carry their parameters', async () => {
   const { images } = await paint({ negativePrompt: 'dark', guidanceScale: 5, scheduler: 'DPM++ 2M Karras' })
-  assert.match(images[0]!.parameters!, /^a red circle on a blue background\nNegative prompt: dark\nSteps: 4, Sampler: DPM\+\+ 2M, Schedule type: Karras, CFG scale: 5, Seed: 1, Size: 64x64, Model: postcard/)
+  assert.match(
+    images[0]!.parameters!,
+    /^a red circle on a blue background\nNegative prompt: dark\nSteps: 4, Sampler: DPM\+\+ 2M, Schedule type: Karras, CFG scale: 5, Seed: 1, Size: 64x64, Model: postcard/
+  )
 })
 
 test('sizes: any multiple of 8, also such that maps are odd inside', async () => {
-  for (const [width, height] of [[40, 72], [8, 8], [104, 56]] as const) {
+  for (const [width, height] of [
+    [40, 72],
+    [8, 8],
+    [104, 56]
+  ] as const) {
     const { images } = await paint({ width, height, steps: 1 })
     assert.equal([images[0]!.width, images[0]!.height], [width, height])
   }

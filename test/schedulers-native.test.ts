@@ -35,7 +35,14 @@ const everything: StepPlan = {
   rows: [0, 1, 2, 3].map((i) => ({
     timestep: 900 - 200 * i,
     inputScale: 0.8,
-    convert: { a: 1.1, b: -0.4, c: 0.2, d: 0.9, ...(i === 1 ? { clip: 0.7 } : {}), ...(i === 2 ? { threshold: { ratio: 0.9, maxValue: 1.5 } } : {}) },
+    convert: {
+      a: 1.1,
+      b: -0.4,
+      c: 0.2,
+      d: 0.9,
+      ...(i === 1 ? { clip: 0.7 } : {}),
+      ...(i === 2 ? { threshold: { ratio: 0.9, maxValue: 1.5 } } : {})
+    },
     writes: [
       { to: 'r1', terms: { r0: 1, m: 0.1 } },
       { to: 'r0', terms: { h: 1, nPrev: 0.1 } },
@@ -73,7 +80,12 @@ test('the native loop does what the interpreter says, over all of the basis', ()
   const draws: StepPlan = {
     initNoiseSigma: 1,
     rows: [0, 1, 2, 3].map(() => ({
-      timestep: 1, inputScale: 1, convert: { a: 1, b: 0, c: 0, d: 1 }, writes: [{ to: 'x', terms: { n: 1 } }], draws: 1, step: true
+      timestep: 1,
+      inputScale: 1,
+      convert: { a: 1, b: 0, c: 0, d: 1 },
+      writes: [{ to: 'x', terms: { n: 1 } }],
+      draws: 1,
+      step: true
     }))
   }
   runPlan(draws, { shape, seed: 7, onRow: (x) => noises.push(x) }, standIn)

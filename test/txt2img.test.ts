@@ -62,7 +62,8 @@ for (const [name, folder] of models) {
     pipe = await Pipeline.fromPretrained(folder)
   })
   for (const c of cases)
-    if (txt2img.includes(c.pipeline) && !later.has(c.case)) test(`${name}: ${c.case}`, () => check(pipe, c, tensors, name))
+    if (txt2img.includes(c.pipeline) && !later.has(c.case))
+      test(`${name}: ${c.case}`, () => check(pipe, c, tensors, name))
   test(`${name}: disposes`, () => pipe.dispose())
 }
 
@@ -70,7 +71,8 @@ test('files of 2022 give the same pictures: tiny-sd15-legacy', async () => {
   const { cases, tensors } = family('sd15')
   const pipe = await Pipeline.fromPretrained(reference('models', 'tiny-sd15-legacy'))
   assert.ok(pipe.warnings.some((w) => w.includes('safety checker')))
-  for (const c of cases.filter((c) => ['txt2img_pndm', 'txt2img_ddim'].includes(c.case))) await check(pipe, c, tensors, 'legacy')
+  for (const c of cases.filter((c) => ['txt2img_pndm', 'txt2img_ddim'].includes(c.case)))
+    await check(pipe, c, tensors, 'legacy')
   await pipe.dispose()
 })
 

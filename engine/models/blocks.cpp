@@ -24,8 +24,10 @@ Tensor ResnetBlock::operator()(Context& context, const Tensor& x, const Tensor* 
   }
   groupNorm(context, h, norm2_, {.activation = Activation::Silu, .into = &h});
   Tensor residual = x;
-  if (shortcut_) residual = conv2d(context, x, *shortcut_, {.skip = skip, .into = &y});
-  else if (skip) residual = concatColumns(context, std::vector<Tensor>{x, *skip});
+  if (shortcut_)
+    residual = conv2d(context, x, *shortcut_, {.skip = skip, .into = &y});
+  else if (skip)
+    residual = concatColumns(context, std::vector<Tensor>{x, *skip});
   conv2d(context, h, conv2_, {.residual = &residual, .into = &y});
   return y;
 }
@@ -52,8 +54,9 @@ void TransformerBlock::operator()(Context& context, const Tensor& x, const Tenso
   {
     Arena::Scope scope(context.arena);
     const Tensor qkv = linear(context, layerNorm(context, x, norm1_), selfQkv_);  // [B, L, 3C]
-    const Tensor mixed = attention(context, columns(context, qkv, 0, width_), columns(context, qkv, width_, width_),
-                                   columns(context, qkv, 2 * width_, width_), heads_);
+    const Tensor mixed =
+        attention(context, columns(context, qkv, 0, width_), columns(context, qkv, width_, width_),
+                  columns(context, qkv, 2 * width_, width_), heads_);
     linear(context, mixed, selfOut_, {.residual = &x, .into = &x});
   }
   {
@@ -68,8 +71,8 @@ void TransformerBlock::operator()(Context& context, const Tensor& x, const Tenso
   linear(context, gated, down_, {.residual = &x, .into = &x});
 }
 
-SpatialTransformer::SpatialTransformer(const WeightLoader& l, int64_t channels, int heads, int64_t contextWidth,
-                                       int layers, int groups)
+SpatialTransformer::SpatialTransformer(const WeightLoader& l, int64_t channels, int heads,
+                                       int64_t contextWidth, int layers, int groups)
     : norm_(l.norm("norm", channels, 1e-6f, groups)),
       projIn_(l.linear("proj_in", channels, channels)),
       projOut_(l.linear("proj_out", channels, channels)) {

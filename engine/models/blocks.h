@@ -45,7 +45,8 @@ class TransformerBlock {
 /// diffusers Transformer2DModel: x + proj_out(blocks(proj_in(norm(x)))).
 class SpatialTransformer {
  public:
-  SpatialTransformer(const WeightLoader&, int64_t channels, int heads, int64_t contextWidth, int layers, int groups);
+  SpatialTransformer(const WeightLoader&, int64_t channels, int heads, int64_t contextWidth, int layers,
+                     int groups);
   const std::vector<TransformerBlock>& blocks() const { return blocks_; }
   /// keysValues: one per block. In place on x [B, H, W, C].
   void operator()(Context&, const Tensor& x, const Tensor* keysValues) const;

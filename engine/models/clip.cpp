@@ -13,7 +13,8 @@ ClipText::ClipText(const ClipTextConfig& c, const WeightLoader& root) : config_(
     layers_.push_back({
         .norm1 = l.norm("layer_norm1", c.hiddenSize, c.layerNormEps),
         .norm2 = l.norm("layer_norm2", c.hiddenSize, c.layerNormEps),
-        .qkv = l.linears({"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}, c.hiddenSize, c.hiddenSize, true),
+        .qkv = l.linears({"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}, c.hiddenSize,
+                         c.hiddenSize, true),
         .out = l.linear("self_attn.out_proj", c.hiddenSize, c.hiddenSize),
         .up = l.linear("mlp.fc1", c.hiddenSize, c.intermediateSize),
         .down = l.linear("mlp.fc2", c.intermediateSize, c.hiddenSize),
@@ -28,8 +29,9 @@ Tensor ClipText::layer(Context& context, const Layer& l, const Tensor& x) const 
   Arena::Scope scope(context.arena);
   const int64_t width = config_.hiddenSize;
   const Tensor qkv = linear(context, layerNorm(context, x, l.norm1), l.qkv);  // [B, L, 3C]
-  const Tensor mixed = attention(context, columns(context, qkv, 0, width), columns(context, qkv, width, width),
-                                 columns(context, qkv, 2 * width, width), config_.heads, /*causal=*/true);
+  const Tensor mixed =
+      attention(context, columns(context, qkv, 0, width), columns(context, qkv, width, width),
+                columns(context, qkv, 2 * width, width), config_.heads, /*causal=*/true);
   linear(context, mixed, l.out, {.residual = &x, .into = &y});
   const Tensor up = linear(context, layerNorm(context, y, l.norm2), l.up, {.activation = config_.activation});
   linear(context, up, l.down, {.residual = &y, .into = &y});
@@ -38,9 +40,10 @@ Tensor ClipText::layer(Context& context, const Layer& l, const Tensor& x) const 
 
 ClipText::Output ClipText::encode(Context& context, std::span<const int32_t> ids, int64_t length) const {
   if (length < 1 || length > config_.maxPositions || ids.size() % static_cast<size_t>(length) != 0)
-    throw Error(ErrorCode::InvalidArgument,
-                format("Expected token sequences of 1 to %lld ids but received %zu ids in sequences of %lld",
-                       static_cast<long long>(config_.maxPositions), ids.size(), static_cast<long long>(length)));
+    throw Error(
+        ErrorCode::InvalidArgument,
+        format("Expected token sequences of 1 to %lld ids but received %zu ids in sequences of %lld",
+               static_cast<long long>(config_.maxPositions), ids.size(), static_cast<long long>(length)));
   Output out;
   out.hiddenStates.push_back(embed(context, tokens_, positions_, ids, length));
   for (const Layer& l : layers_) out.hiddenStates.push_back(layer(context, l, out.hiddenStates.back()));

@@ -14,7 +14,8 @@ struct ClipTextConfig {
   int layers = 12, heads = 12;
   Activation activation = Activation::QuickGelu;
   float layerNormEps = 1e-5f;
-  int eosTokenId = 49407;     // the pooled row is its first position; 2 (old configs): the position of the largest id
+  int eosTokenId =
+      49407;  // the pooled row is its first position; 2 (old configs): the position of the largest id
   int64_t projectionDim = 0;  // 0: no projection
 };
 
@@ -31,7 +32,9 @@ class ClipText {
   /// ids: whole sequences of `length` tokens, length ≤ maxPositions.
   Output encode(Context&, std::span<const int32_t> ids, int64_t length) const;
   /// The final norm over any hidden state (diffusers' clip_skip).
-  Tensor finalNorm(Context& context, const Tensor& hidden) const { return layerNorm(context, hidden, finalNorm_); }
+  Tensor finalNorm(Context& context, const Tensor& hidden) const {
+    return layerNorm(context, hidden, finalNorm_);
+  }
   const ClipTextConfig& config() const { return config_; }
 
  private:

@@ -5,7 +5,8 @@
 
 namespace nd {
 
-std::vector<float> sinusoid(std::span<const float> values, int64_t width, bool flipSinToCos, double freqShift) {
+std::vector<float> sinusoid(std::span<const float> values, int64_t width, bool flipSinToCos,
+                            double freqShift) {
   const int64_t half = width / 2;
   std::vector<float> out(values.size() * static_cast<size_t>(width), 0.0f);  // an odd last column stays 0
   for (size_t r = 0; r < values.size(); r++)
@@ -24,7 +25,8 @@ UNet::Stage UNet::makeStage(const WeightLoader& l, int64_t i, int64_t in, int64_
                             int64_t contextWidth) {
   const int64_t timeWidth = 4 * config_.levels[0].channels;
   const WeightLoader resnet = l.at("resnets", i);
-  Stage stage{ResnetBlock(resnet, in, out, config_.normEps, config_.normGroups), std::nullopt, timeColumns_, textCount_};
+  Stage stage{ResnetBlock(resnet, in, out, config_.normEps, config_.normGroups), std::nullopt, timeColumns_,
+              textCount_};
   timeWeights_.push_back(resnet.tensor("time_emb_proj.weight", {out, timeWidth}));
   timeBiases_.push_back(resnet.tensor("time_emb_proj.bias", {out}));
   timeColumns_ += out;
@@ -56,7 +58,8 @@ UNet::UNet(const UNetConfig& c, const WeightLoader& l) : config_(c) {
     const WeightLoader at = l.at("down_blocks", static_cast<int64_t>(i));
     Block block;
     for (int j = 0; j < level.resnets; j++) {
-      block.stages.push_back(makeStage(at, j, channels, level.channels, level.heads, level.transformerLayers, level.contextWidth));
+      block.stages.push_back(makeStage(at, j, channels, level.channels, level.heads, level.transformerLayers,
+                                       level.contextWidth));
       channels = level.channels;
       skips.push_back(channels);
     }
@@ -69,7 +72,8 @@ UNet::UNet(const UNetConfig& c, const WeightLoader& l) : config_(c) {
 
   if (c.midAttention) {
     const WeightLoader at = l.at("mid_block");
-    mid_.push_back(makeStage(at, 0, channels, channels, c.midHeads, c.midTransformerLayers, levels.back().contextWidth));
+    mid_.push_back(
+        makeStage(at, 0, channels, channels, c.midHeads, c.midTransformerLayers, levels.back().contextWidth));
     mid_.push_back(makeStage(at, 1, channels, channels, 0, 0, 0));
   }
 
@@ -96,9 +100,11 @@ UNet::UNet(const UNetConfig& c, const WeightLoader& l) : config_(c) {
 
 UNet::Text UNet::prepareText(Context& context, const Tensor& text) const {
   if (text.shape.last() != config_.levels[0].contextWidth)
-    throw Error(ErrorCode::InvalidArgument,
-                format("Expected text embeddings of width %lld (the UNet's cross_attention_dim) but received %lld",
-                       static_cast<long long>(config_.levels[0].contextWidth), static_cast<long long>(text.shape.last())));
+    throw Error(
+        ErrorCode::InvalidArgument,
+        format("Expected text embeddings of width %lld (the UNet's cross_attention_dim) but received %lld",
+               static_cast<long long>(config_.levels[0].contextWidth),
+               static_cast<long long>(text.shape.last())));
   Text out;
   const auto collect = [&](const std::vector<Stage>& stages) {
     for (const Stage& s : stages)
@@ -122,33 +128,38 @@ UNet::Time UNet::prepareTime(Context& context, std::span<const float> timesteps,
   const auto repeated = [&](const std::vector<float>& host) {
     std::vector<float> all;
     if (host.empty() || static_cast<int64_t>(host.size()) % perRow != 0)
-      throw Error(ErrorCode::InvalidArgument,
-                  format("Expected pooled text and time ids for each of %lld batch entries (SDXL) but received %zu values",
-                         static_cast<long long>(perRow), host.size()));
+      throw Error(ErrorCode::InvalidArgument, format("Expected pooled text and time ids for each of %lld "
+                                                     "batch entries (SDXL) but received %zu values",
+                                                     static_cast<long long>(perRow), host.size()));
     for (int64_t r = 0; r < count / perRow; r++) all.insert(all.end(), host.begin(), host.end());
     return upload(context, all, {count, static_cast<int64_t>(host.size()) / perRow});
   };
 
-  Tensor h = upload(context, sinusoid(timesteps, width, config_.flipSinToCos, config_.freqShift), {count, width});
+  Tensor h =
+      upload(context, sinusoid(timesteps, width, config_.flipSinToCos, config_.freqShift), {count, width});
   if (config_.timeCondWidth && !added.timeCond.empty())
     h = linear(context, repeated(added.timeCond), timeCond_, {.residual = &h});
-  linear(context, linear(context, h, time1_, {.activation = Activation::Silu}), time2_, {.into = &time.embedding});
+  linear(context, linear(context, h, time1_, {.activation = Activation::Silu}), time2_,
+         {.into = &time.embedding});
 
   Tensor embedding = time.embedding;
   if (config_.addedTimeWidth) {
     const std::vector<float> ids =
         sinusoid(added.timeIds, config_.addedTimeWidth, config_.flipSinToCos, config_.freqShift);
-    const Tensor joined = concatColumns(context, std::vector<Tensor>{repeated(added.textEmbeds), repeated(ids)});
+    const Tensor joined =
+        concatColumns(context, std::vector<Tensor>{repeated(added.textEmbeds), repeated(ids)});
     if (joined.shape.last() != config_.addedInputWidth)
       throw Error(ErrorCode::InvalidArgument,
                   format("Expected pooled text and %lld-wide time ids to fill %lld columns (the UNet's "
                          "projection_class_embeddings_input_dim) but received %lld",
-                         static_cast<long long>(config_.addedTimeWidth), static_cast<long long>(config_.addedInputWidth),
+                         static_cast<long long>(config_.addedTimeWidth),
+                         static_cast<long long>(config_.addedInputWidth),
                          static_cast<long long>(joined.shape.last())));
     const Tensor hidden = linear(context, joined, added1_, {.activation = Activation::Silu});
     embedding = linear(context, hidden, added2_, {.residual = &time.embedding});
   }
-  linear(context, activate(context, embedding, Activation::Silu), timeProjection_, {.into = &time.projections});
+  linear(context, activate(context, embedding, Activation::Silu), timeProjection_,
+         {.into = &time.projections});
   return time;
 }
 
@@ -175,7 +186,8 @@ Tensor UNet::forward(Context& context, const Tensor& x, const Time& time, int64_
   std::vector<Tensor> skips = {h};
 
   for (size_t i = 0; i < down_.size(); i++) {
-    for (const Stage& stage : down_[i].stages) skips.push_back(h = run(context, stage, h, nullptr, time, row, text));
+    for (const Stage& stage : down_[i].stages)
+      skips.push_back(h = run(context, stage, h, nullptr, time, row, text));
     if (down_[i].resample) skips.push_back(h = conv2d(context, h, *down_[i].resample));
     seen("down", static_cast<int64_t>(i), h);
   }
@@ -190,11 +202,13 @@ Tensor UNet::forward(Context& context, const Tensor& x, const Time& time, int64_
       h = run(context, stage, h, &skip, time, row, text);
     }
     if (up_[i].resample)  // to the size of the next skip: twice, or one less on odd maps
-      h = conv2d(context, h, *up_[i].resample, {.resizeH = skips.back().shape[1], .resizeW = skips.back().shape[2]});
+      h = conv2d(context, h, *up_[i].resample,
+                 {.resizeH = skips.back().shape[1], .resizeW = skips.back().shape[2]});
     seen("up", static_cast<int64_t>(i), h);
   }
 
-  conv2d(context, groupNorm(context, h, normOut_, {.activation = Activation::Silu}), convOut_, {.into = &out});
+  conv2d(context, groupNorm(context, h, normOut_, {.activation = Activation::Silu}), convOut_,
+         {.into = &out});
   return out;
 }
 

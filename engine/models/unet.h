@@ -38,12 +38,13 @@ struct UNetConfig {
   int convInKernel = 3, convOutKernel = 3, downsamplePadding = 1;
   bool flipSinToCos = true;
   double freqShift = 0;
-  int64_t timeCondWidth = 0;      // time_cond_proj_dim: guidance embedding of distilled models; 0: none
-  int64_t addedTimeWidth = 0;     // addition_time_embed_dim of SDXL's text_time embedding; 0: none
-  int64_t addedInputWidth = 0;    // projection_class_embeddings_input_dim
+  int64_t timeCondWidth = 0;    // time_cond_proj_dim: guidance embedding of distilled models; 0: none
+  int64_t addedTimeWidth = 0;   // addition_time_embed_dim of SDXL's text_time embedding; 0: none
+  int64_t addedInputWidth = 0;  // projection_class_embeddings_input_dim
 };
 
-/// The extra conditions of SDXL and of guidance-distilled models, float32 on the host, one row per batch entry.
+/// The extra conditions of SDXL and of guidance-distilled models, float32 on the host, one row per batch
+/// entry.
 struct AddedConditions {
   std::vector<float> textEmbeds;  // [B, pooled width]
   std::vector<float> timeIds;     // [B, ids]
@@ -64,12 +65,14 @@ class UNet {
     Tensor projections;  // [rows · perRow, Σ resnet channels]
     int64_t perRow;      // 1 where the batch shares it, else B
   };
-  Time prepareTime(Context&, std::span<const float> timesteps, int64_t perRow, const AddedConditions& = {}) const;
+  Time prepareTime(Context&, std::span<const float> timesteps, int64_t perRow,
+                   const AddedConditions& = {}) const;
 
   /// Called with the output of conv_in, time_embedding, down0…, mid, up0…
   using Probe = std::function<void(const std::string& name, const Tensor& value)>;
   /// x [B, H, W, inChannels] → [B, H, W, outChannels]. Any H and W: odd maps are resized as their skips are.
-  Tensor forward(Context&, const Tensor& x, const Time&, int64_t row, const Text&, const Probe* = nullptr) const;
+  Tensor forward(Context&, const Tensor& x, const Time&, int64_t row, const Text&,
+                 const Probe* = nullptr) const;
   const UNetConfig& config() const { return config_; }
 
  private:
@@ -83,8 +86,10 @@ class UNet {
     std::vector<Stage> stages;
     std::optional<Conv2d> resample;  // down: stride 2; up: after nearest resizing
   };
-  Stage makeStage(const WeightLoader&, int64_t i, int64_t in, int64_t out, int heads, int layers, int64_t contextWidth);
-  Tensor run(Context&, const Stage&, const Tensor& x, const Tensor* skip, const Time&, int64_t row, const Text&) const;
+  Stage makeStage(const WeightLoader&, int64_t i, int64_t in, int64_t out, int heads, int layers,
+                  int64_t contextWidth);
+  Tensor run(Context&, const Stage&, const Tensor& x, const Tensor* skip, const Time&, int64_t row,
+             const Text&) const;
 
   UNetConfig config_;
   Conv2d convIn_, convOut_;
@@ -98,8 +103,9 @@ class UNet {
   int textCount_ = 0;
 };
 
-/// Sinusoidal embedding (DDPM, section 3.3; diffusers get_timestep_embedding): [values.size(), width], in float32
-/// throughout, because torch rounds the same way.
-std::vector<float> sinusoid(std::span<const float> values, int64_t width, bool flipSinToCos, double freqShift);
+/// Sinusoidal embedding (DDPM, section 3.3; diffusers get_timestep_embedding): [values.size(), width], in
+/// float32 throughout, because torch rounds the same way.
+std::vector<float> sinusoid(std::span<const float> values, int64_t width, bool flipSinToCos,
+                            double freqShift);
 
 }  // namespace nd

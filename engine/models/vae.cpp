@@ -8,7 +8,8 @@ constexpr float kEps = 1e-6f;
 
 Vae::Middle Vae::makeMiddle(const WeightLoader& l, int64_t channels) const {
   Middle m;
-  for (int i = 0; i < 2; i++) m.resnets.emplace_back(l.at("resnets", i), channels, channels, kEps, config_.normGroups);
+  for (int i = 0; i < 2; i++)
+    m.resnets.emplace_back(l.at("resnets", i), channels, channels, kEps, config_.normGroups);
   if (config_.midAttention) {
     const WeightLoader a = l.at("attentions.0");
     m.attention = Attention{a.norm("group_norm", channels, kEps, config_.normGroups),
@@ -49,7 +50,8 @@ Vae::Vae(const VaeConfig& c, const WeightLoader& l) : config_(c) {
     const WeightLoader at = d.at("up_blocks", static_cast<int64_t>(i));
     Block block;
     for (int j = 0; j <= c.resnets; j++) {
-      block.resnets.emplace_back(at.at("resnets", j), channels, c.channels[depth - 1 - i], kEps, c.normGroups);
+      block.resnets.emplace_back(at.at("resnets", j), channels, c.channels[depth - 1 - i], kEps,
+                                 c.normGroups);
       channels = c.channels[depth - 1 - i];
     }
     if (i + 1 < depth) block.resample = at.conv("upsamplers.0.conv", channels, channels);
@@ -64,10 +66,12 @@ void Vae::middle(Context& context, const Middle& m, const Tensor& x) const {
   if (m.attention) {
     Arena::Scope scope(context.arena);
     const int64_t width = x.shape[3];
-    const Tensor tokens = reshape(groupNorm(context, x, m.attention->norm), {x.shape[0], x.shape[1] * x.shape[2], width});
+    const Tensor tokens =
+        reshape(groupNorm(context, x, m.attention->norm), {x.shape[0], x.shape[1] * x.shape[2], width});
     const Tensor qkv = linear(context, tokens, m.attention->qkv);
-    const Tensor mixed = attention(context, columns(context, qkv, 0, width), columns(context, qkv, width, width),
-                                   columns(context, qkv, 2 * width, width), /*heads=*/1);
+    const Tensor mixed =
+        attention(context, columns(context, qkv, 0, width), columns(context, qkv, width, width),
+                  columns(context, qkv, 2 * width, width), /*heads=*/1);
     linear(context, mixed, m.attention->out, {.residual = &x, .into = &x});
   }
   m.resnets[1](context, x, nullptr, nullptr, &x);
@@ -84,8 +88,9 @@ Tensor Vae::resnets(Context& context, const Block& block, const Tensor& h) const
 Tensor Vae::encode(Context& context, const Tensor& x) const {
   const int64_t f = factor();
   if (x.shape[1] < f || x.shape[2] < f)
-    throw Error(ErrorCode::InvalidArgument, format("Expected a picture of at least %lldx%lld but received %s",
-                                                   static_cast<long long>(f), static_cast<long long>(f), x.shape.text().c_str()));
+    throw Error(ErrorCode::InvalidArgument,
+                format("Expected a picture of at least %lldx%lld but received %s", static_cast<long long>(f),
+                       static_cast<long long>(f), x.shape.text().c_str()));
   // The encoder halves maps rounding down, so the size of the moments is known only at the end.
   Tensor h = conv2d(context, x, encoderIn_);
   for (const Block& block : down_) {
@@ -109,7 +114,8 @@ Tensor Vae::decode(Context& context, const Tensor& z) const {
     if (block.resample)
       h = conv2d(context, h, *block.resample, {.resizeH = 2 * h.shape[1], .resizeW = 2 * h.shape[2]});
   }
-  conv2d(context, groupNorm(context, h, decoderNorm_, {.activation = Activation::Silu}), decoderOut_, {.into = &out});
+  conv2d(context, groupNorm(context, h, decoderNorm_, {.activation = Activation::Silu}), decoderOut_,
+         {.into = &out});
   return out;
 }
 

@@ -1,4 +1,5 @@
-// AutoencoderKL: pictures [B, H, W, 3] in −1..1 to latents [B, H/f, W/f, latent] and back; f = 2^(levels − 1).
+// AutoencoderKL: pictures [B, H, W, 3] in −1..1 to latents [B, H/f, W/f, latent] and back; f = 2^(levels −
+// 1).
 #pragma once
 
 #include <optional>
