@@ -28,7 +28,6 @@ ND_INLINE Vec exp(Vec x) {
 /// x · P(x²) / Q(x²) on |x| <= 3.92, beyond which erf is ±1 in float. The coefficients are a weighted
 /// least-squares fit of the relative error (1.9e-8 before they are rounded to float).
 ND_INLINE Vec erf(Vec x) {
-  x = min(Vec::set(3.92f), max(Vec::set(-3.92f), x));
   Vec s = x * x;
   Vec p = Vec::set(2.050110197e-06f);
   p = fma(p, s, Vec::set(2.848803415e-04f));
@@ -42,7 +41,9 @@ ND_INLINE Vec erf(Vec x) {
   q = fma(q, s, Vec::set(1.141080260e-01f));
   q = fma(q, s, Vec::set(5.020737052e-01f));
   q = fma(q, s, Vec::set(1.0f));
-  return x * p / q;
+  // Exactly ±1 outside, so that gelu of a large negative number is 0; NaN is on neither side and stays.
+  Vec inside = x * p / q;
+  return select(Vec::set(3.92f) < x, Vec::set(1.0f), select(x < Vec::set(-3.92f), Vec::set(-1.0f), inside));
 }
 
 ND_INLINE Vec sigmoid(Vec x) { return Vec::set(1.0f) / (Vec::set(1.0f) + exp(Vec::zero() - x)); }
