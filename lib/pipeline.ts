@@ -227,7 +227,6 @@ export class Pipeline {
       defaultSize: { width: (sample?.width ?? 64) * this.vae.factor, height: (sample?.height ?? 64) * this.vae.factor },
       latentChannels: unet.inChannels,
       timeCondWidth: unet.timeCondWidth,
-      trainTimesteps: this.current.config.numTrainTimesteps,
       tokenizers: [this.tokenizer, ...(this.tokenizer2 ? [this.tokenizer2] : [])],
       // SDXL's second encoder reads prompt2, also where it is the only one.
       promptOf: xl ? (folder.textEncoder ? [0, 1] : [1]) : [0],

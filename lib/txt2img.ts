@@ -38,23 +38,20 @@ export interface Txt2ImgModels extends PipelineTraits, TextTraits {
   readonly scheduler: Scheduler
   readonly latentChannels: number
   readonly timeCondWidth: number
-  readonly trainTimesteps: number
   /** For the pictures' `parameters` text. */
   readonly name: string
 }
 
 const plainSeed = (seed: bigint): number | bigint => (seed <= Number.MAX_SAFE_INTEGER ? Number(seed) : seed)
 
-/** Rows up to the share `end` of the denoising, by timesteps, as diffusers cuts them. */
-const cutPlan = (plan: StepPlan, end: number, trainTimesteps: number): StepPlan => {
-  const cutoff = Math.round(trainTimesteps - end * trainTimesteps)
-  return { ...plan, rows: plan.rows.filter((row) => row.timestep >= cutoff) }
-}
-
-const compile = (o: ResolvedOptions, scheduler: Scheduler, guided: boolean, trainTimesteps: number): StepPlan => {
-  const own = o.timesteps ? { timesteps: o.timesteps } : o.sigmas ? { sigmas: o.sigmas } : {}
-  let plan = scheduler.plan(o.steps, { ...own, ...(o.eta === undefined ? {} : { eta: o.eta }) })
-  if (o.denoisingEnd !== undefined) plan = cutPlan(plan, o.denoisingEnd, trainTimesteps)
+/** The scheduler's plan for these options, with the guidance of every row. diffusers' pipelines always pass eta, 0 by default. */
+const compile = (o: ResolvedOptions, scheduler: Scheduler, guided: boolean): StepPlan => {
+  const plan = scheduler.plan(o.steps, {
+    eta: o.eta ?? 0,
+    ...(o.timesteps ? { timesteps: o.timesteps } : {}),
+    ...(o.sigmas ? { sigmas: o.sigmas } : {}),
+    ...(o.denoisingEnd === undefined ? {} : { denoisingEnd: o.denoisingEnd })
+  })
   return guided ? { ...plan, rows: plan.rows.map((row) => ({ ...row, guidance: [o.guidanceScale] })) } : plan
 }
 
@@ -69,7 +66,7 @@ export const txt2img = async (o: ResolvedOptions, models: Txt2ImgModels): Promis
     typeof o.scheduler === 'string'
       ? createScheduler(o.scheduler, models.scheduler.toJSON())
       : (o.scheduler ?? models.scheduler)
-  const plan = compile(o, scheduler, guided, models.trainTimesteps)
+  const plan = compile(o, scheduler, guided)
   warnings.push(...(scheduler === models.scheduler ? [] : scheduler.warnings))
   const latentHeight = Math.floor(o.height / models.factor)
   const latentWidth = Math.floor(o.width / models.factor)
