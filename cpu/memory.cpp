@@ -28,12 +28,13 @@ void* allocateAligned(size_t bytes, const char* purpose) {
 #if defined(__linux__)
   if (bytes >= kHugeFrom) alignment = kHugePage;
 #endif
-  const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
-  const size_t size = rounded ? rounded : alignment;
+  const size_t size =
+      alignment == kAlignment ? (bytes ? bytes : 1) : (bytes + alignment - 1) / alignment * alignment;
 #if defined(_MSC_VER)
   void* data = _aligned_malloc(size, alignment);
 #else
-  void* data = size < bytes ? nullptr : std::aligned_alloc(alignment, size);
+  void* data = nullptr;
+  if (size < bytes || posix_memalign(&data, alignment, size) != 0) data = nullptr;
 #endif
   if (!data) throw Error(ErrorCode::OutOfMemory, format("cannot allocate %zu bytes for %s", bytes, purpose));
 #if defined(__linux__)
