@@ -10,7 +10,7 @@ constexpr double kLog2E = 1.44269504088896340736;
 // Packed keys and values of as many heads as fit are alive at once (one at least).
 constexpr int64_t kPackedFloats = 2 << 20;
 // Keys and values of a block, and the state of a task's queries: a share of the L2 cache each.
-constexpr int64_t kBlockFloats = 12288, kStateFloats = 32768;
+constexpr int64_t kBlockFloats = 12288, kStateFloats = 16384;
 constexpr int64_t kFewFloats = 131072;
 
 int64_t ceilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -30,7 +30,7 @@ void CpuBackend::attention(const AttentionArgs& a) {
                 heads = a.q.shape[0] * a.heads;
 
   // A multiple of the tile height: no short tiles. Fewer keys for wide heads: a block stays in the cache.
-  const int64_t wanted = std::clamp<int64_t>(kBlockFloats / d, 32, 256);
+  const int64_t wanted = std::clamp<int64_t>(kBlockFloats / d, 64, 256);
   const int64_t blockKeys = std::min(ceilDivide(wanted, k_.mr), ceilDivide(lk, k_.mr)) * k_.mr;
   const int64_t blocks = ceilDivide(lk, blockKeys), headFloats = 2 * blocks * blockKeys * d;
   const int64_t together = std::clamp<int64_t>(kPackedFloats / headFloats, 1, heads);

