@@ -343,7 +343,10 @@ class ProfileRead : public Job {
 class MemoryRead : public Job {
  public:
   using Job::Job;
-  void run(Context& context, EngineState&) override { out_ = context.backend.memory(); }
+  void run(Context& context, EngineState& state) override {
+    out_ = context.backend.memory();
+    out_.activations = state.arena->peakBytes();
+  }
   Napi::Value result(Napi::Env env) override {
     Napi::Object o = Napi::Object::New(env);
     o.Set("weights", static_cast<double>(out_.weights));

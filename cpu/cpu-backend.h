@@ -6,6 +6,7 @@
 #include <atomic>
 #include <vector>
 
+#include "cpu/address-range.h"
 #include "cpu/kernels/kernel-table.h"
 #include "cpu/thread-pool.h"
 #include "engine/backend.h"
@@ -37,6 +38,8 @@ class CpuBackend : public Backend {
 
   void* allocate(size_t bytes) override;
   void deallocate(void* data, size_t bytes) override;
+  void* reserve(size_t& bytes) override { return reserveAddresses(bytes); }
+  void unreserve(void* data, size_t bytes) override { releaseAddresses(data, bytes); }
   MemoryUse memory() const override;
   WeightPtr makeWeight(WeightKind kind, std::span<const HostTensor> parts) override;
 

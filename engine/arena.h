@@ -1,6 +1,6 @@
 // A stack of backend memory: allocate upwards, release back to a mark. Models run over one arena, so that
 // every step of the loop touches the same addresses (a CUDA graph relies on it) and nothing is freed one by
-// one.
+// one. Where the backend can reserve addresses it is one range, which never fragments; else a list of blocks.
 #pragma once
 
 #include <cstddef>
@@ -32,6 +32,7 @@ class Arena {
 
   /// Gives all blocks back to the backend; only with nothing allocated.
   void trim();
+  /// Most bytes in use so far; with blocks, most bytes of all blocks.
   size_t peakBytes() const { return peak_; }
 
   /// Releases what was allocated during its lifetime.
@@ -52,7 +53,10 @@ class Arena {
     void* data;
     size_t size;
   };
+  void free();
+
   Backend& backend_;
+  bool reserved_ = false;  // blocks_ is one range of addresses
   std::vector<Block> blocks_;
   size_t current_ = 0, offset_ = 0;
   size_t held_ = 0, peak_ = 0;  // bytes of all blocks, now and at most

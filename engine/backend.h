@@ -123,7 +123,7 @@ struct PlanStepArgs {
 
 struct MemoryUse {
   size_t weights = 0;      // laid-out weights alive
-  size_t activations = 0;  // arena blocks alive
+  size_t activations = 0;  // allocate()d blocks alive; a reserved range is its arena's to count
 };
 
 class Backend {
@@ -136,6 +136,10 @@ class Backend {
   // Memory. allocate() throws Error(OutOfMemory); 64-byte aligned.
   virtual void* allocate(size_t bytes) = 0;
   virtual void deallocate(void* data, size_t bytes) = 0;
+  /// A range of addresses for an arena, whose pages take memory only once they are touched, and its size;
+  /// null where the backend has no such thing.
+  virtual void* reserve(size_t& bytes);
+  virtual void unreserve(void* data, size_t bytes);
   virtual MemoryUse memory() const = 0;
   virtual WeightPtr makeWeight(WeightKind kind, std::span<const HostTensor> parts) = 0;
 

@@ -32,6 +32,16 @@ Tensor ResnetBlock::operator()(Context& context, const Tensor& x, const Tensor* 
   return y;
 }
 
+Tensor ResnetBlock::consume(Context& context, const Tensor& x) const {
+  if (!shortcut_) return (*this)(context, x, nullptr, nullptr, &x);
+  const Tensor y = conv2d(context, x, *shortcut_);
+  Arena::Scope scope(context.arena);
+  groupNorm(context, x, norm1_, {.activation = Activation::Silu, .into = &x});
+  const Tensor h = conv2d(context, x, conv1_);
+  groupNorm(context, h, norm2_, {.activation = Activation::Silu, .into = &h});
+  return conv2d(context, h, conv2_, {.residual = &y, .into = &y});
+}
+
 TransformerBlock::TransformerBlock(const WeightLoader& l, int64_t width, int heads, int64_t contextWidth)
     : width_(width),
       heads_(heads),

@@ -62,7 +62,7 @@ Vae::Vae(const VaeConfig& c, const WeightLoader& l) : config_(c) {
 }
 
 void Vae::middle(Context& context, const Middle& m, const Tensor& x) const {
-  m.resnets[0](context, x, nullptr, nullptr, &x);
+  m.resnets[0].consume(context, x);
   if (m.attention) {
     Arena::Scope scope(context.arena);
     const int64_t width = x.shape[3];
@@ -74,15 +74,12 @@ void Vae::middle(Context& context, const Middle& m, const Tensor& x) const {
                   columns(context, qkv, 2 * width, width), /*heads=*/1);
     linear(context, mixed, m.attention->out, {.residual = &x, .into = &x});
   }
-  m.resnets[1](context, x, nullptr, nullptr, &x);
+  m.resnets[1].consume(context, x);
 }
 
-Tensor Vae::resnets(Context& context, const Block& block, const Tensor& h) const {
-  // The first one may change the number of channels; the others work in place.
-  const bool inPlace = block.resnets[0].out() == h.shape[3];
-  const Tensor y = block.resnets[0](context, h, nullptr, nullptr, inPlace ? &h : nullptr);
-  for (size_t i = 1; i < block.resnets.size(); i++) block.resnets[i](context, y, nullptr, nullptr, &y);
-  return y;
+Tensor Vae::resnets(Context& context, const Block& block, Tensor h) const {
+  for (const ResnetBlock& resnet : block.resnets) h = resnet.consume(context, h);
+  return h;
 }
 
 Tensor Vae::encode(Context& context, const Tensor& x) const {

@@ -44,8 +44,8 @@ class Vae {
   };
   Middle makeMiddle(const WeightLoader&, int64_t channels) const;
   void middle(Context&, const Middle&, const Tensor& x) const;  // in place
-  /// Runs the block's resnets on h and returns their result; memory of what is done with is given back.
-  Tensor resnets(Context&, const Block&, const Tensor& h) const;
+  /// Runs the block's resnets on h, whose memory they use.
+  Tensor resnets(Context&, const Block&, Tensor h) const;
 
   VaeConfig config_;
   Conv2d encoderIn_, encoderOut_, decoderIn_, decoderOut_;
