@@ -1,14 +1,13 @@
-# Instruction-set flags, unit by unit: never -march=native, so that one binary runs everywhere. Floating-point
-# contraction is the units' own (fma() in vec-*.h), so -ffp-contract=off keeps one rounding rule per ISA. GCC 12 warns
-# about the deliberately undefined registers of its own AVX-512 header (GCC bug 105593).
+# Instruction-set flags, unit by unit: never -march=native, so that one binary runs everywhere. GCC 12 warns about the
+# deliberately undefined registers of its own AVX-512 header (GCC bug 105593).
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
   if(MSVC)
     set_source_files_properties(cpu/arch/avx2.cpp PROPERTIES COMPILE_OPTIONS "/arch:AVX2")
     set_source_files_properties(cpu/arch/avx512.cpp PROPERTIES COMPILE_OPTIONS "/arch:AVX512")
   else()
     set_source_files_properties(cpu/arch/avx2.cpp PROPERTIES
-      COMPILE_OPTIONS "-mavx2;-mfma;-mf16c;-ffp-contract=off")
+      COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
     set_source_files_properties(cpu/arch/avx512.cpp PROPERTIES
-      COMPILE_OPTIONS "-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx2;-mfma;-mf16c;-ffp-contract=off;-Wno-maybe-uninitialized")
+      COMPILE_OPTIONS "-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx2;-mfma;-mf16c;-Wno-maybe-uninitialized")
   endif()
 endif()
