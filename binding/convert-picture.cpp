@@ -42,17 +42,15 @@ T choice(const Napi::Object& o, const char* name, std::initializer_list<std::pai
 
 PictureInput pictureInput(const Napi::Object& o) {
   PictureInput in;
-  in.task = choice<PictureTask>(o, "task",
-                                {{"img2img", PictureTask::Img2Img},
-                                 {"inpaint", PictureTask::Inpaint},
-                                 {"edit", PictureTask::Edit}});
+  in.task = choice<PictureTask>(
+      o, "task",
+      {{"img2img", PictureTask::Img2Img}, {"inpaint", PictureTask::Inpaint}, {"edit", PictureTask::Edit}});
   in.pictures = pictures(o, "pictures");
   in.masks = pictures(o, "masks");
   if (has(o, "latents")) in.latents = floats(o, "latents");
-  in.start = choice<PictureStart>(o, "start",
-                                  {{"noised", PictureStart::Noised},
-                                   {"noise", PictureStart::PureNoise},
-                                   {"clean", PictureStart::Clean}});
+  in.start = choice<PictureStart>(
+      o, "start",
+      {{"noised", PictureStart::Noised}, {"noise", PictureStart::PureNoise}, {"clean", PictureStart::Clean}});
   in.alpha = number(o, "alpha");
   in.sigma = number(o, "sigma");
   return in;

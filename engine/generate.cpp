@@ -110,7 +110,7 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
   std::vector<const ClipText*> encoders;
   for (const auto& e : models.textEncoders) encoders.push_back(e.get());
   const Conditioning condition = encodePrompts(context, encoders, job.prompt);
-  Steering steering;
+  Steering steering{};
   if (!job.plan.rows.empty()) steering = prepare(context, models, job, condition);
   result.timings.text = watch.lap();
 

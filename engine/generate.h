@@ -35,11 +35,11 @@ struct GenerateJob {
   double guidanceRescale = 0;
   std::vector<uint64_t> seeds;  // one, continued over the images, or one per image
   NoiseKind noise = NoiseKind::Cpu;
-  std::vector<float> latents;  // [B, C, h, w] before scaling by initNoiseSigma; empty: drawn
+  std::vector<float> latents;           // [B, C, h, w] before scaling by initNoiseSigma; empty: drawn
   std::optional<PictureInput> picture;  // img2img, inpainting, editing
-  bool decode = true;          // else only latents come back
-  bool stepLatents = false;    // events carry latents, predicted noise and predicted original
-  int previewEvery = 0;        // decode the predicted original every so many steps; 0: never
+  bool decode = true;                   // else only latents come back
+  bool stepLatents = false;             // events carry latents, predicted noise and predicted original
+  int previewEvery = 0;                 // decode the predicted original every so many steps; 0: never
 };
 
 /// After every UNet evaluation, as diffusers' callback; `step` counts only the rows that count for progress.

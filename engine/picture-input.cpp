@@ -39,8 +39,7 @@ class Preparation {
       : context_(context), vae_(vae), scaling_(scaling), in_(in), target_(target), noise_(noise) {
     plane_ = static_cast<size_t>(target.height * target.width);
     each_ = plane_ * static_cast<size_t>(vae.config().latentChannels);
-    for (const Picture& p : in.pictures)
-      pictures_.push_back(normalized(resizeLanczos(p, width(), height())));
+    for (const Picture& p : in.pictures) pictures_.push_back(normalized(resizeLanczos(p, width(), height())));
     for (const Picture& m : in.masks) masks_.push_back(binary(resizeLanczos(m, width(), height())));
   }
 
@@ -222,7 +221,7 @@ void check(const PictureInput& in, const PictureTarget& t, const Vae& vae) {
   if (!t.latents.empty() && t.latents.size() != each * static_cast<size_t>(t.batch))
     throw Error(ErrorCode::InvalidArgument, "Expected latents of the batch's shape");
   const int64_t channels = vae.config().latentChannels;
-  const int64_t extra = in.task == PictureTask::Edit ? channels
+  const int64_t extra = in.task == PictureTask::Edit                         ? channels
                         : in.task == PictureTask::Inpaint && t.extraChannels ? channels + 1
                                                                              : 0;
   expect(t.extraChannels == extra, "a UNet with the task's input channels");

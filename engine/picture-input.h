@@ -1,6 +1,6 @@
-// Pictures as the step loop's input: img2img, inpainting, InstructPix2Pix. Which random numbers are drawn, and
-// in what order, is as in diffusers' StableDiffusion(XL)Img2Img-, Inpaint- and InstructPix2PixPipeline, so that
-// a seed means the same picture.
+// Pictures as the step loop's input: img2img, inpainting, InstructPix2Pix. Which random numbers are drawn,
+// and in what order, is as in diffusers' StableDiffusion(XL)Img2Img-, Inpaint- and InstructPix2PixPipeline,
+// so that a seed means the same picture.
 #pragma once
 
 #include <vector>
@@ -41,7 +41,7 @@ struct PreparedPicture {
 struct PictureTarget {
   int64_t batch = 1, height = 0, width = 0;  // of the latents
   int branches = 1;
-  int64_t extraChannels = 0;      // the UNet's input channels beyond the latents'
+  int64_t extraChannels = 0;       // the UNet's input channels beyond the latents'
   std::span<const float> latents;  // given noise [B, C, h, w]; empty: drawn
 };
 

@@ -63,8 +63,7 @@ Picture resizeColumns(const Picture& x, int64_t width) {
       int64_t sum[3] = {0, 0, 0};
       for (size_t k = 0; k < t.weights.size(); k++)
         for (size_t c = 0; c < 3; c++) sum[c] += int64_t{from[k * 3 + c]} * t.weights[k];
-      for (size_t c = 0; c < 3; c++)
-        y.rgb[static_cast<size_t>(row * width + i) * 3 + c] = rounded(sum[c]);
+      for (size_t c = 0; c < 3; c++) y.rgb[static_cast<size_t>(row * width + i) * 3 + c] = rounded(sum[c]);
     }
   return y;
 }
