@@ -63,7 +63,8 @@ export interface TaskOptions {
 }
 
 /**
- * A text-to-image model, loaded and ready. Calls may overlap: they run one after another, in order.
+ * A model, loaded and ready. Calls may overlap: they run one after another, in order, where a picture is given from when
+ * it is decoded.
  * Dispose of it when done: `await pipe.dispose()`, or `await using pipe = …`.
  */
 export class Pipeline {
@@ -170,6 +171,7 @@ export class Pipeline {
   async img2img(options: Img2ImgOptions): Promise<GenerationResult> {
     const models = this.modelsFor('img2img', options)
     const call = await resolveImg2Img(options, models)
+    this.session() // disposed of meanwhile?
     return generate(call.options, models, call.picture)
   }
 
@@ -177,6 +179,7 @@ export class Pipeline {
   async inpaint(options: InpaintOptions): Promise<GenerationResult> {
     const models = this.modelsFor('inpaint', options)
     const call = await resolveInpaint(options, models)
+    this.session() // disposed of meanwhile?
     return generate(call.options, models, call.picture)
   }
 
@@ -184,6 +187,7 @@ export class Pipeline {
   async edit(options: EditOptions): Promise<GenerationResult> {
     const models = this.modelsFor('edit', options)
     const call = await resolveEdit(options, models)
+    this.session() // disposed of meanwhile?
     return generate(call.options, models, call.picture)
   }
 
@@ -276,6 +280,7 @@ export class Pipeline {
       latentChannels,
       extraChannels: unet.inChannels - latentChannels,
       aestheticScores: folder.requiresAestheticsScore,
+      consistency: folder.className === 'LatentConsistencyModelPipeline',
       timeCondWidth: unet.timeCondWidth,
       tokenizers: [this.tokenizer, ...(this.tokenizer2 ? [this.tokenizer2] : [])],
       // SDXL's second encoder reads prompt2, also where it is the only one.

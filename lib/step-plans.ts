@@ -17,6 +17,8 @@ export interface PlanTraits {
   readonly timeCondWidth: number
   /** The UNet's input channels beyond the latents': it sees mask and picture, or the picture, itself. */
   readonly extraChannels: number
+  /** A latent consistency model: img2img's strength shortens the schedule that its steps are chosen from, not the steps. */
+  readonly consistency: boolean
 }
 
 /** Weight of every branch beyond the first, in m = m₀ + Σ wᵢ (mᵢ − m₀). */
@@ -26,6 +28,18 @@ const guidanceWeights = (o: ResolvedOptions, picture: ResolvedPicture | undefine
   if (picture?.task !== 'edit') return [o.guidanceScale]
   // Brooks et al. 2023, equation 3, over nothing, the picture, the picture and the text.
   return picture.imageGuidanceScale >= 1 ? [picture.imageGuidanceScale - o.guidanceScale, o.guidanceScale] : []
+}
+
+/** diffusers' LatentConsistencyModelImg2ImgPipeline hands strength to set_timesteps, where the class takes it. */
+const strengthOption = (
+  scheduler: Scheduler,
+  picture: ResolvedPicture | undefined,
+  traits: PlanTraits
+): Pick<PlanOptions, 'strength' | 'scheduleStrength'> => {
+  if (!picture) return {}
+  const takes = ['LCMScheduler', 'TCDScheduler'].includes(scheduler.className)
+  const { task, strength } = picture
+  return traits.consistency && takes && task === 'img2img' ? { scheduleStrength: strength } : { strength }
 }
 
 /** The scheduler's plan for these options, with the guidance of every row. diffusers' pipelines always pass eta, 0 by default. */
@@ -43,7 +57,7 @@ export const compile = (
     timesteps: o.timesteps,
     sigmas: o.sigmas,
     denoisingEnd: o.denoisingEnd,
-    strength: picture?.strength,
+    ...strengthOption(scheduler, picture, traits),
     denoisingStart: picture?.denoisingStart,
     blend: picture?.task === 'inpaint' && traits.extraChannels === 0 ? true : undefined
   }

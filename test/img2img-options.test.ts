@@ -310,6 +310,15 @@ test('events, previews and an abort are those of txt2img', async () => {
   assert.ok(count < 5)
 })
 
+test('a pipeline disposed of while the picture is decoded rejects, and lives on elsewhere', async () => {
+  const other = await Pipeline.fromPretrained('postcard')
+  const png = await image.toBuffer('png')
+  const running = other.img2img({ prompt, image: png, steps: 2 })
+  const gone = other.dispose()
+  await fails(() => running, 'ERR_ND_DISPOSED', /disposed/)
+  await gone
+})
+
 test('pictures carry their strength', async () => {
   assert.match((await img2img({ strength: 0.5 })).images[0]!.parameters!, /Denoising strength: 0\.5/)
 })

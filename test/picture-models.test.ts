@@ -141,4 +141,20 @@ test("SDXL's refiner: an aesthetic score instead of the target size", async () =
   await pipe.dispose()
 })
 
+test('a latent consistency model takes all its steps from the part of the schedule that strength leaves', async () => {
+  const folder = join(scratch, 'lcm')
+  cpSync(reference('models', 'tiny-sd15'), folder, { recursive: true })
+  editJson(join(folder, 'model_index.json'), (c) => (c['_class_name'] = 'LatentConsistencyModelPipeline'))
+  const pipe = await Pipeline.fromPretrained(folder, { scheduler: 'LCM' })
+  const timesteps: number[] = []
+  const call = { prompt: 'x', image, steps: 4, strength: 0.5, seed: 1, guidanceScale: 1 }
+  await pipe.img2img({ ...call, onStep: (e) => timesteps.push(e.timestep) })
+  // 50 · 0.5 = 25 timesteps of the distilled schedule, 20 apart, down from 499; four of them, evenly.
+  assert.equal(timesteps, [499, 379, 259, 139])
+  let steps = 0
+  await pipe.img2img({ ...call, scheduler: 'DDIM', onStep: () => void steps++ })
+  assert.is(steps, 2, 'other schedulers leave steps out')
+  await pipe.dispose()
+})
+
 test.run()
