@@ -19,7 +19,7 @@ import sharp from 'sharp'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { relativeError } from './support/compare.js'
-import { inpaintModel } from './support/model-folders.js'
+import { inpaintModel } from './support/picture-models.js'
 import { reference } from './support/paths.js'
 
 const test = suite('img2img options')

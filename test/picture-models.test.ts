@@ -9,7 +9,7 @@ import { createScheduler, Generator, Pipeline, type RawImage, type StepEvent, ty
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { relativeError } from './support/compare.js'
-import { editJson, inpaintModel, narrow } from './support/model-folders.js'
+import { editJson, inpaintModel, narrow } from './support/picture-models.js'
 import { reference } from './support/paths.js'
 
 const test = suite('picture models')
