@@ -223,6 +223,19 @@ const textOf = async (prompts: string[]): Promise<Tensor> => {
   return lastHiddenState
 }
 
+test('given latents are the noise that inpainting would have drawn after the posterior', async () => {
+  const noise = new Generator(1)
+  await sampled(noise)
+  const latents = noise.randn([1, 4, 16, 16])
+  const drawn = await inpaint({ strength: 1 })
+  assert.ok(same(await inpaint({ strength: 1, latents }), drawn) < 1e-6)
+  await fails(
+    () => inpaint({ latents: { ...latents, shape: [1, 4, 32, 8] } }),
+    'ERR_ND_INVALID_ARGUMENT',
+    /latents\.shape/
+  )
+})
+
 test('latents as the picture are taken as they are', async () => {
   const { latents } = await img2img({ strength: 0, outputType: 'latent' })
   const again = await img2img({ image: latents, strength: 0 })
