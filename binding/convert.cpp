@@ -285,6 +285,7 @@ GenerateJob generateJob(const Napi::Object& o) {
   job.seeds = seeds(o, "seeds");
   job.noise = noiseKind(o, "rng");
   if (has(o, "latents")) job.latents = floats(o, "latents");
+  if (has(o, "picture")) job.picture = pictureInput(object(o, "picture"));
   job.decode = boolean(o, "decode");
   job.stepLatents = boolean(o, "stepLatents");
   job.previewEvery = static_cast<int>(integer(o, "previewEvery"));

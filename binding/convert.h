@@ -1,4 +1,4 @@
-// JavaScript values <-> plain structs. The only file that reads fields of JavaScript objects.
+// JavaScript values <-> plain structs. Only convert*.cpp read fields of JavaScript objects.
 #pragma once
 
 #include <napi.h>
@@ -37,6 +37,7 @@ UNetConfig unetConfig(const Napi::Object&);
 VaeConfig vaeConfig(const Napi::Object&);
 LatentScaling latentScaling(const Napi::Object&);
 GenerateJob generateJob(const Napi::Object&);
+PictureInput pictureInput(const Napi::Object&);                      // convert-picture.cpp
 std::vector<uint64_t> seeds(const Napi::Object&, const char* name);  // bigint[]
 NoiseKind noiseKind(const Napi::Object&, const char* name);          // 'cpu' | 'cuda'
 

@@ -265,6 +265,7 @@ class Generate : public Job {
     o.Set("width", static_cast<double>(out_.width));
     Napi::Object t = Napi::Object::New(env);
     t.Set("text", out_.timings.text);
+    t.Set("encode", out_.timings.encode);
     t.Set("denoise", out_.timings.denoise);
     t.Set("decode", out_.timings.decode);
     o.Set("timings", t);

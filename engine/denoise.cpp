@@ -11,7 +11,7 @@ void BatchNoise::draw(float* out, int64_t batch, int64_t each) {
     sources_[0]->randn(out, batch * each);
     return;
   }
-  expect(static_cast<int64_t>(sources_.size()) == batch, "one generator, or one per image");
+  expect(static_cast<int64_t>(sources_.size()) >= batch, "one generator, or one per image");
   for (int64_t b = 0; b < batch; b++) sources_[static_cast<size_t>(b)]->randn(out + b * each, each);
 }
 

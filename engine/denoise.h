@@ -18,7 +18,9 @@ namespace nd {
 class BatchNoise {
  public:
   explicit BatchNoise(std::vector<std::unique_ptr<NoiseSource>> sources) : sources_(std::move(sources)) {}
-  /// Fills [B, ...]: `batch` images of `each` values.
+  /// 1: continued over the batch; else one per image.
+  size_t count() const { return sources_.size(); }
+  /// Fills [B, ...]: `batch` images of `each` values. Fewer images than sources take the first ones.
   void draw(float* out, int64_t batch, int64_t each);
 
  private:

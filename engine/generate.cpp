@@ -84,19 +84,14 @@ Steering prepare(Context& context, const Models& models, const GenerateJob& job,
 std::vector<uint8_t> decodePixels(Context& context, const Models& models, const std::vector<float>& latents,
                                   const Shape& shape) {
   const Vae& vae = *models.vae;
-  const LatentScaling& s = models.scaling;
   const int64_t channels = shape[1], h = shape[2], w = shape[3], f = vae.factor();
   const auto each = static_cast<size_t>(channels * h * w), pixels = static_cast<size_t>(h * f * w * f * 3);
   std::vector<uint8_t> out(static_cast<size_t>(shape[0]) * pixels);
   std::vector<float> z(each);
   for (int64_t b = 0; b < shape[0]; b++) {
-    for (size_t i = 0; i < each; i++) {
-      const size_t c = i / static_cast<size_t>(h * w);
-      const double deviation = s.deviation.empty() ? 1.0 : s.deviation[c],
-                   mean = s.mean.empty() ? 0.0 : s.mean[c];
-      z[i] = static_cast<float>(latents[static_cast<size_t>(b) * each + i] / s.factor * deviation + mean +
-                                s.shift);
-    }
+    for (size_t i = 0; i < each; i++)
+      z[i] = static_cast<float>(
+          models.scaling.z(latents[static_cast<size_t>(b) * each + i], i / static_cast<size_t>(h * w)));
     Arena::Scope scope(context.arena);
     const Tensor picture = vae.decode(context, uploadImage(context, z.data(), 1, channels, h, w));
     context.backend.downloadPixels(picture, out.data() + static_cast<size_t>(b) * pixels);
@@ -115,16 +110,32 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
   std::vector<const ClipText*> encoders;
   for (const auto& e : models.textEncoders) encoders.push_back(e.get());
   const Conditioning condition = encodePrompts(context, encoders, job.prompt);
-  const Steering steering = prepare(context, models, job, condition);
+  Steering steering{};
+  if (!job.plan.rows.empty()) steering = prepare(context, models, job, condition);
   result.timings.text = watch.lap();
 
-  // 2. The step loop.
-  const int64_t batch = job.prompts * job.imagesPerPrompt, channels = unet.config().inChannels;
+  // 2. The picture to begin with.
+  const int64_t batch = job.prompts * job.imagesPerPrompt, channels = models.vae->config().latentChannels;
   result.latentShape = {batch, channels, job.latentHeight, job.latentWidth};
   std::vector<std::unique_ptr<NoiseSource>> sources;
   for (const uint64_t seed : job.seeds) sources.push_back(makeNoiseSource(seed, job.noise));
   BatchNoise noise(std::move(sources));
 
+  const int64_t extraChannels = unet.config().inChannels - channels;
+  PreparedPicture picture;
+  Tensor extra;  // [branches·B, h, w, E]
+  if (job.picture) {
+    const PictureTarget target{batch,        job.latentHeight, job.latentWidth,
+                               job.branches, extraChannels,    job.latents};
+    picture = preparePicture(context, *models.vae, models.scaling, *job.picture, target, noise);
+    result.timings.encode = watch.lap();
+  }
+  expect(extraChannels == 0 || !picture.extra.empty(), "a picture for the UNet's extra channels");
+  if (extraChannels > 0)
+    extra = uploadImage(context, picture.extra.data(), job.branches * batch, extraChannels, job.latentHeight,
+                        job.latentWidth);
+
+  // 3. The step loop.
   DenoiseOptions options;
   options.batch = batch;
   options.channels = channels;
@@ -132,14 +143,17 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
   options.width = job.latentWidth;
   options.branches = job.branches;
   options.guidanceRescale = job.guidanceRescale;
-  options.initial = job.latents;
+  options.initial = job.picture ? picture.noise : job.latents;
+  options.start = picture.start;
+  options.original = picture.original;
+  options.mask = picture.mask;
   options.noise = &noise;
   options.outputChannels = unet.config().outChannels;
   options.predict = [&](size_t row, const Tensor& x, double inputScale, const Tensor& out) {
     Arena::Scope step(context.arena);
-    const Tensor input =
-        context.arena.tensor({job.branches * batch, job.latentHeight, job.latentWidth, channels});
+    Tensor input = context.arena.tensor({job.branches * batch, job.latentHeight, job.latentWidth, channels});
     context.backend.modelInput(x, inputScale, job.branches, input);
+    if (extra) input = concatColumns(context, std::vector<Tensor>{input, extra});
     const Tensor y = unet.forward(context, input, steering.time, static_cast<int64_t>(row), steering.text);
     context.backend.modelOutput(y, out);
   };
@@ -159,7 +173,7 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
   result.latents = denoise(context, job.plan, options);
   result.timings.denoise = watch.lap();
 
-  // 3. The autoencoder.
+  // 4. The autoencoder.
   if (job.decode) {
     result.height = job.latentHeight * models.vae->factor();
     result.width = job.latentWidth * models.vae->factor();

@@ -1,9 +1,10 @@
-// One text-to-image job, from token ids to pixels: text → noise → step loop → autoencoder.
+// One job, from token ids (and pictures) to pixels: text → noise or noised picture → step loop → autoencoder.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,15 +12,9 @@
 #include "engine/denoise.h"
 #include "engine/models/unet.h"
 #include "engine/models/vae.h"
+#include "engine/picture-input.h"
 
 namespace nd {
-
-/// How latents relate to the autoencoder's: z = latents / factor (· std + mean) + shift, per channel where
-/// given.
-struct LatentScaling {
-  double factor = 0.18215, shift = 0;
-  std::vector<float> mean, deviation;  // [C] or empty
-};
 
 /// The loaded networks of a pipeline.
 struct Models {
@@ -40,10 +35,11 @@ struct GenerateJob {
   double guidanceRescale = 0;
   std::vector<uint64_t> seeds;  // one, continued over the images, or one per image
   NoiseKind noise = NoiseKind::Cpu;
-  std::vector<float> latents;  // [B, C, h, w] before scaling by initNoiseSigma; empty: drawn
-  bool decode = true;          // else only latents come back
-  bool stepLatents = false;    // events carry latents, predicted noise and predicted original
-  int previewEvery = 0;        // decode the predicted original every so many steps; 0: never
+  std::vector<float> latents;           // [B, C, h, w] before scaling by initNoiseSigma; empty: drawn
+  std::optional<PictureInput> picture;  // img2img, inpainting, editing
+  bool decode = true;                   // else only latents come back
+  bool stepLatents = false;             // events carry latents, predicted noise and predicted original
+  int previewEvery = 0;                 // decode the predicted original every so many steps; 0: never
 };
 
 /// After every UNet evaluation, as diffusers' callback; `step` counts only the rows that count for progress.
@@ -56,7 +52,7 @@ struct GenerateEvent {
 };
 
 struct Timings {  // seconds
-  double text = 0, denoise = 0, decode = 0;
+  double text = 0, encode = 0, denoise = 0, decode = 0;
 };
 
 struct GenerateResult {

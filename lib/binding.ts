@@ -35,9 +35,28 @@ export interface NativeGenerateJob {
   seeds: bigint[]
   rng: 'cpu' | 'cuda'
   latents?: Float32Array | undefined
+  /** engine/picture-input.h PictureInput. */
+  picture?:
+    | {
+        task: 'img2img' | 'inpaint' | 'edit'
+        pictures: readonly NativePicture[]
+        masks: readonly NativePicture[]
+        latents?: Float32Array | undefined
+        start: 'noised' | 'noise' | 'clean'
+        alpha: number
+        sigma: number
+      }
+    | undefined
   decode: boolean
   stepLatents: boolean
   previewEvery: number
+}
+
+/** RGB, rows from the top. */
+export interface NativePicture {
+  data: Uint8Array
+  width: number
+  height: number
 }
 
 export interface NativeStepEvent {
@@ -56,7 +75,7 @@ export interface NativeResult {
   pixels: Uint8Array
   width: number
   height: number
-  timings: { text: number; denoise: number; decode: number }
+  timings: { text: number; encode: number; denoise: number; decode: number }
 }
 
 export interface NativeTextOutput {

@@ -19,14 +19,15 @@ export interface TextTraits {
 
 type NativePrompt = NativeGenerateJob['prompt']
 
-/** Rows are branch-major: the negative prompts first where there is guidance, then the prompts. */
+/** Rows are branch-major: the negative prompts for every branch but the last, then the prompts. */
 export const promptInput = (
   options: ResolvedOptions,
-  guided: boolean,
+  branches: number,
   traits: TextTraits,
   warn: (message: string) => void
 ): NativePrompt => {
-  const rows = options.prompts.length * (guided ? 2 : 1)
+  const rows = options.prompts.length * branches
+  const unguided = branches - 1
   // diffusers' clip_skip counts from the layer that the family uses, and leaves negative prompts alone.
   const usual = traits.xl ? 1 : 0
   const base = {
@@ -39,13 +40,14 @@ export const promptInput = (
     negativeSkip: usual,
     normSkipped: !traits.xl
   }
-  if (options.promptEmbeds) return { ...base, ...givenEmbeds(options, guided, traits.xl) }
+  if (options.promptEmbeds) return { ...base, ...givenEmbeds(options, unguided, traits.xl) }
 
   const empty = (): string[] => options.prompts.map(() => '')
   const tokenized = traits.tokenizers.map((tokenizer, i) => {
     const second = traits.promptOf[i] === 1
     const negative = (second ? options.negativePrompts2 : options.negativePrompts) ?? empty()
-    const texts = [...(guided ? negative : []), ...(second ? options.prompts2 : options.prompts)]
+    const positive = second ? options.prompts2 : options.prompts
+    const texts = [...repeated(negative, unguided), ...positive]
     const all = texts.map((text) => tokenizePrompt(tokenizer, text, { weights: options.promptWeighting }))
     for (const t of new Set(all.map((t) => t.warning))) if (t) warn(t)
     return all
@@ -65,10 +67,12 @@ export const promptInput = (
     equal.forEach((t, r) => weights.set(t.weights, r * chunks * length))
     return { ids, weights }
   })
-  const zero = guided && traits.zerosForEmpty && options.negativePrompts === undefined
-  const zeroRows = zero ? Array.from({ length: rows }, (_, r) => r < options.prompts.length) : undefined
+  const zero = unguided > 0 && traits.zerosForEmpty && options.negativePrompts === undefined
+  const zeroRows = zero ? Array.from({ length: rows }, (_, r) => r < rows - options.prompts.length) : undefined
   return { ...base, chunks, length, encoders, zeroRows }
 }
+
+const repeated = <T>(list: readonly T[], times: number): T[] => Array.from({ length: times }, () => list).flat()
 
 const stacked = (parts: readonly Tensor[]): Tensor => {
   const shape = [parts.reduce((n, t) => n + t.shape[0]!, 0), ...parts[0]!.shape.slice(1)]
@@ -81,19 +85,25 @@ const stacked = (parts: readonly Tensor[]): Tensor => {
   return { data, shape }
 }
 
-const givenEmbeds = (o: ResolvedOptions, guided: boolean, xl: boolean): Pick<NativePrompt, 'embeds' | 'pooled'> => {
+const givenEmbeds = (o: ResolvedOptions, unguided: number, xl: boolean): Pick<NativePrompt, 'embeds' | 'pooled'> => {
   const positive = checkTensor('promptEmbeds', o.promptEmbeds, [null, null, null])
   const [count, tokens, width] = positive.shape as [number, number, number]
   const parts = [positive]
-  if (guided) parts.unshift(checkTensor('negativePromptEmbeds', o.negativePromptEmbeds, [count, tokens, width]))
+  if (unguided > 0) {
+    const negative = checkTensor('negativePromptEmbeds', o.negativePromptEmbeds, [count, tokens, width])
+    parts.unshift(...repeated([negative], unguided))
+  }
   if (!xl) return { embeds: stacked(parts) }
   const pooled = [checkTensor('pooledPromptEmbeds', o.pooledPromptEmbeds, [count, null])]
-  if (guided)
+  if (unguided > 0)
     pooled.unshift(
       checkTensor('negativePooledPromptEmbeds', o.negativePooledPromptEmbeds, [count, pooled[0]!.shape[1]!])
     )
   return { embeds: stacked(parts), pooled: stacked(pooled) }
 }
+
+const rowsOfIds = (o: ResolvedOptions, guided: boolean, positive: number[], negative: number[]): Float32Array =>
+  Float32Array.from([...(guided ? o.prompts.map(() => negative) : []), ...o.prompts.map(() => positive)].flat())
 
 /** SDXL's micro-conditions (Podell et al. 2023, section 2.2), a row of six per prompt row; sizes are [height, width]. */
 export const timeIds = (o: ResolvedOptions, guided: boolean): Float32Array => {
@@ -104,8 +114,30 @@ export const timeIds = (o: ResolvedOptions, guided: boolean): Float32Array => {
     o.negativeOriginalSize && o.negativeTargetSize
       ? [...o.negativeOriginalSize, ...(o.negativeCropsCoordsTopLeft ?? [0, 0]), ...o.negativeTargetSize]
       : positive
-  const rows = [...(guided ? o.prompts.map(() => negative) : []), ...o.prompts.map(() => positive)]
-  return Float32Array.from(rows.flat())
+  return rowsOfIds(o, guided, positive, negative)
+}
+
+/**
+ * The same for img2img and inpainting, whose diffusers pipelines default the negative sizes one by one and use the
+ * prompt's crop for both. SDXL's refiner has an aesthetic score instead of the target size: rows of five.
+ */
+export const pictureTimeIds = (
+  o: ResolvedOptions,
+  guided: boolean,
+  scores: readonly [positive: number, negative: number] | undefined
+): Float32Array => {
+  const size = [o.height, o.width] as const
+  const original = o.originalSize ?? size
+  const target = o.targetSize ?? size
+  const crop = o.cropsCoordsTopLeft ?? [0, 0]
+  const negativeOriginal = o.negativeOriginalSize ?? original
+  if (scores) {
+    const negativeCrop = o.negativeCropsCoordsTopLeft ?? [0, 0]
+    const negative = [...negativeOriginal, ...negativeCrop, scores[1]]
+    return rowsOfIds(o, guided, [...original, ...crop, scores[0]], negative)
+  }
+  const negative = [...negativeOriginal, ...crop, ...(o.negativeTargetSize ?? target)]
+  return rowsOfIds(o, guided, [...original, ...crop, ...target], negative)
 }
 
 /** Embedding of the guidance scale for guidance-distilled models (Meng et al. 2022; diffusers get_guidance_scale_embedding). */

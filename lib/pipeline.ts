@@ -3,14 +3,23 @@ import { basename, join } from 'node:path'
 import { native, packageRoot, translating, translatingSync, type NativeSession } from './binding.js'
 import { disposedError, TextEncoder, UNet, Vae } from './components.js'
 import { DiffusionError, invalidArgument, unsupported } from './errors.js'
-import { type Component, type ModelFolder, readModelFolder, readVaeFolder } from './models/folder.js'
+import { type Component, isSdxl, type ModelFolder, readModelFolder, readVaeFolder } from './models/folder.js'
 import { vaeFactor, type VaeConfig } from './models/vae.js'
 import type { ComponentWeights, HeaderReader } from './models/weights.js'
 import { createScheduler, Scheduler } from './schedulers/index.js'
+import {
+  resolveEdit,
+  resolveImg2Img,
+  resolveInpaint,
+  type EditOptions,
+  type Img2ImgOptions,
+  type InpaintOptions
+} from './img2img-options.js'
+import { taskError, tasks, tasksOf, unetChannelsError, type Task } from './tasks.js'
 import { ClipTokenizer } from './tokenizer/clip-tokenizer.js'
-import { type GenerationResult, txt2img, type Txt2ImgModels } from './txt2img.js'
+import { generate, type GenerationResult, type Txt2ImgModels } from './txt2img.js'
 import { resolveOptions, type StepEvent, type Txt2ImgOptions } from './txt2img-options.js'
-import { integerIn, knownKeys } from './validate.js'
+import { integerIn, knownKeys, oneOf } from './validate.js'
 
 export interface LoadOptions {
   /** 'auto' (default): the best there is; 'cpu'; 'cuda', 'cuda:1': that one, or an error. */
@@ -45,8 +54,17 @@ const known: readonly (keyof LoadOptions)[] = [
 export type StreamEvent =
   ({ readonly type: 'step' } & StepEvent) | { readonly type: 'result'; readonly result: GenerationResult }
 
+/** Every task's options. */
+export interface TaskOptions {
+  txt2img: Txt2ImgOptions
+  img2img: Img2ImgOptions
+  inpaint: InpaintOptions
+  edit: EditOptions
+}
+
 /**
- * A text-to-image model, loaded and ready. Calls may overlap: they run one after another, in order.
+ * A model, loaded and ready. Calls may overlap: they run one after another, in order, where a picture is given from when
+ * it is decoded.
  * Dispose of it when done: `await pipe.dispose()`, or `await using pipe = …`.
  */
 export class Pipeline {
@@ -55,6 +73,8 @@ export class Pipeline {
   readonly deviceReason: string
   /** What came up while loading; told once, here. */
   readonly warnings: readonly string[]
+  /** What this model can do: the methods of these names work, the others reject. */
+  readonly tasks: readonly Task[]
   readonly tokenizer: ClipTokenizer
   readonly tokenizer2: ClipTokenizer | undefined
   readonly textEncoder: TextEncoder
@@ -81,6 +101,7 @@ export class Pipeline {
     this.device = choice.device
     this.deviceReason = choice.reason
     this.warnings = [...folder.warnings, ...scheduler.warnings]
+    this.tasks = tasksOf(folder, vae.latentChannels)
     this.tokenizer = tokenizers[0]!
     this.tokenizer2 = tokenizers[1]
     this.textEncoder = encoders[0]!
@@ -107,14 +128,8 @@ export class Pipeline {
     const reading = { readHeader, ...(options.variant === undefined ? {} : { variant: options.variant }) }
     const folder = await readModelFolder(path, reading)
     const vae = options.vae === undefined ? folder.vae : await readVaeFolder(options.vae, { readHeader })
-    if (
-      vae.config.latentChannels !== folder.unet.config.inChannels ||
-      folder.unet.config.outChannels !== folder.unet.config.inChannels
-    )
-      throw unsupported(
-        `${path}: expected a UNet from ${vae.config.latentChannels} to ${vae.config.latentChannels} channels, as the VAE's latents have, ` +
-          `but this one goes from ${folder.unet.config.inChannels} to ${folder.unet.config.outChannels}: only text-to-image models are supported`
-      )
+    if (tasksOf(folder, vae.config.latentChannels).length === 0)
+      throw unetChannelsError(folder, vae.config.latentChannels)
     const scheduler = chooseScheduler(options.scheduler, folder)
     const tokenizers = [folder.tokenizer, folder.tokenizer2]
       .filter((t) => t !== null)
@@ -148,15 +163,42 @@ export class Pipeline {
 
   /** Text to image. @throws DiffusionError; signal.reason when aborted; what onStep throws */
   async txt2img(options: Txt2ImgOptions): Promise<GenerationResult> {
-    this.session()
-    const models = this.models()
-    if (options.scheduler !== undefined && typeof options.scheduler !== 'string') checkScheduler(options.scheduler)
-    return txt2img(resolveOptions(options, models), models)
+    const models = this.modelsFor('txt2img', options)
+    return generate(resolveOptions(options, models), models)
   }
 
-  /** The same call as an iterator over its steps; leaving the loop early ends it. */
-  async *stream(task: 'txt2img', options: Txt2ImgOptions): AsyncGenerator<StreamEvent, void, undefined> {
-    if (task !== 'txt2img') throw invalidArgument('task', "'txt2img'", task)
+  /** A picture painted anew, as far as `strength` says. @throws as txt2img */
+  async img2img(options: Img2ImgOptions): Promise<GenerationResult> {
+    const models = this.modelsFor('img2img', options)
+    const call = await resolveImg2Img(options, models)
+    this.session() // disposed of meanwhile?
+    return generate(call.options, models, call.picture)
+  }
+
+  /** The part of a picture that `mask` shows, painted anew. @throws as txt2img */
+  async inpaint(options: InpaintOptions): Promise<GenerationResult> {
+    const models = this.modelsFor('inpaint', options)
+    const call = await resolveInpaint(options, models)
+    this.session() // disposed of meanwhile?
+    return generate(call.options, models, call.picture)
+  }
+
+  /** A picture changed as the prompt tells to (InstructPix2Pix models). @throws as txt2img */
+  async edit(options: EditOptions): Promise<GenerationResult> {
+    const models = this.modelsFor('edit', options)
+    const call = await resolveEdit(options, models)
+    this.session() // disposed of meanwhile?
+    return generate(call.options, models, call.picture)
+  }
+
+  private run<T extends Task>(task: T, options: TaskOptions[T]): Promise<GenerationResult> {
+    const call = this[task].bind(this) as (options: TaskOptions[T]) => Promise<GenerationResult>
+    return call(options)
+  }
+
+  /** The same calls as an iterator over their steps; leaving the loop early ends the call. */
+  async *stream<T extends Task>(task: T, options: TaskOptions[T]): AsyncGenerator<StreamEvent, void, undefined> {
+    oneOf('task', task, tasks)
     const queue: StreamEvent[] = []
     let wake = (): void => {}
     let failure: { error: unknown } | undefined
@@ -168,7 +210,7 @@ export class Pipeline {
       queue.push({ type: 'step', ...event })
       wake()
     }
-    const run = this.txt2img({ ...options, signal, onStep })
+    const run = this.run(task, { ...options, signal, onStep })
       .then((result) => void queue.push({ type: 'result', result }))
       .catch((error: unknown) => void (failure = { error }))
       .finally(() => {
@@ -213,10 +255,20 @@ export class Pipeline {
     return this.native
   }
 
+  /** Checks what comes before the options: a live pipeline, a model for the task, a real scheduler. */
+  private modelsFor(task: Task, options: { scheduler?: Scheduler | string } | undefined): Txt2ImgModels {
+    this.session()
+    if (!this.tasks.includes(task)) throw taskError(task, this.tasks, this.folder)
+    const scheduler = options?.scheduler
+    if (scheduler !== undefined && typeof scheduler !== 'string') checkScheduler(scheduler)
+    return this.models()
+  }
+
   private models(): Txt2ImgModels {
     const { folder } = this
     const unet = folder.unet.config
-    const xl = folder.className === 'StableDiffusionXLPipeline'
+    const xl = isSdxl(folder.className)
+    const latentChannels = unet.outChannels
     const sample = unet.sampleSize
     return {
       session: this.native,
@@ -225,7 +277,10 @@ export class Pipeline {
       xl,
       factor: this.vae.factor,
       defaultSize: { width: (sample?.width ?? 64) * this.vae.factor, height: (sample?.height ?? 64) * this.vae.factor },
-      latentChannels: unet.inChannels,
+      latentChannels,
+      extraChannels: unet.inChannels - latentChannels,
+      aestheticScores: folder.requiresAestheticsScore,
+      consistency: folder.className === 'LatentConsistencyModelPipeline',
       timeCondWidth: unet.timeCondWidth,
       tokenizers: [this.tokenizer, ...(this.tokenizer2 ? [this.tokenizer2] : [])],
       // SDXL's second encoder reads prompt2, also where it is the only one.
@@ -304,12 +359,20 @@ const chooseScheduler = (choice: Scheduler | string | undefined, folder: ModelFo
       ? createScheduler({ ...config, ...corrections })
       : createScheduler(choice, { ...config, ...corrections })
   const scheduler = make({})
-  if (folder.className !== 'StableDiffusionPipeline') return scheduler
-  // As diffusers' StableDiffusionPipeline corrects configs that are older than these two fields.
-  const { stepsOffset, clipSample } = scheduler.config as { stepsOffset?: number; clipSample?: boolean }
+  const { className } = folder
+  const corrected = ['StableDiffusionPipeline', 'StableDiffusionImg2ImgPipeline', 'StableDiffusionInpaintPipeline']
+  if (!corrected.includes(className)) return scheduler
+  // As these pipelines of diffusers correct configs that are older than these fields.
+  const inpaint = className === 'StableDiffusionInpaintPipeline'
+  const { stepsOffset, clipSample, skipPrkSteps } = scheduler.config as {
+    stepsOffset?: number
+    clipSample?: boolean
+    skipPrkSteps?: boolean
+  }
   const corrections = {
     ...(stepsOffset !== undefined && stepsOffset !== 1 ? { steps_offset: 1 } : {}),
-    ...(clipSample ? { clip_sample: false } : {})
+    ...(clipSample && !inpaint ? { clip_sample: false } : {}),
+    ...(skipPrkSteps === false && inpaint ? { skip_prk_steps: true } : {})
   }
   return Object.keys(corrections).length ? make(corrections) : scheduler
 }

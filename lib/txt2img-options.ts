@@ -135,6 +135,19 @@ export interface PipelineTraits {
   readonly factor: number
 }
 
+/** How a task's options differ from txt2img's. */
+export interface TaskTraits {
+  readonly name: 'txt2img' | 'img2img' | 'inpaint' | 'edit'
+  /** Names of options that txt2img has not, checked elsewhere, and of txt2img's that the task has not. */
+  readonly extra?: readonly string[]
+  readonly without?: readonly string[]
+  /** Defaults. */
+  readonly steps?: number
+  readonly guidanceScale?: number
+  /** Of width and height; default 8, or the factor where that is larger. */
+  readonly sizeMultiple?: number
+}
+
 /** Options with defaults filled in and everything checked that needs no model. */
 export interface ResolvedOptions extends Omit<Txt2ImgOptions, 'prompt' | 'negativePrompt' | 'seed' | 'preview'> {
   readonly prompts: readonly string[]
@@ -175,9 +188,14 @@ const size = (name: string, value: unknown, multiple: number): number => {
 
 const randomSeed = (): bigint => BigInt(Math.floor(Math.random() * 2 ** 32))
 
-export const resolveOptions = (o: Txt2ImgOptions, traits: PipelineTraits): ResolvedOptions => {
+export const resolveOptions = (
+  o: Txt2ImgOptions,
+  traits: PipelineTraits,
+  task: TaskTraits = { name: 'txt2img' }
+): ResolvedOptions => {
   if (typeof o !== 'object' || o === null) throw invalidArgument('options', 'an object', o)
-  knownKeys('txt2img', o, known)
+  const names = [...known.filter((name) => !task.without?.includes(name)), ...(task.extra ?? [])]
+  knownKeys(task.name, o, names)
   if (o.promptEmbeds ? o.prompt !== undefined : o.prompt === undefined)
     throw invalidArgument('prompt', 'a prompt, or promptEmbeds, and not both', o.prompt)
   const prompts = o.promptEmbeds ? Array<string>(o.promptEmbeds.shape[0] ?? 1).fill('') : texts('prompt', o.prompt)
@@ -209,7 +227,7 @@ export const resolveOptions = (o: Txt2ImgOptions, traits: PipelineTraits): Resol
   ] as const)
     if (o[name] !== undefined) pairOfIntegers(name, o[name])
 
-  const multiple = Math.max(8, traits.factor)
+  const multiple = task.sizeMultiple ?? Math.max(8, traits.factor)
   const count = integerIn('count', o.count ?? 1, 1, 1024)
   const batch = prompts.length * count
   const given = o.seed === undefined ? randomSeed() : o.seed
@@ -237,8 +255,8 @@ export const resolveOptions = (o: Txt2ImgOptions, traits: PipelineTraits): Resol
       o.negativePrompt2 === undefined ? negativePrompts : texts('negativePrompt2', o.negativePrompt2, prompts.length),
     width: size('width', o.width ?? traits.defaultSize.width, multiple),
     height: size('height', o.height ?? traits.defaultSize.height, multiple),
-    steps: list ? list.length : integerIn('steps', o.steps ?? 50, 1, 1000),
-    guidanceScale: finite('guidanceScale', o.guidanceScale ?? (traits.xl ? 5 : 7.5)),
+    steps: list ? list.length : integerIn('steps', o.steps ?? task.steps ?? 50, 1, 1000),
+    guidanceScale: finite('guidanceScale', o.guidanceScale ?? task.guidanceScale ?? (traits.xl ? 5 : 7.5)),
     guidanceRescale: finite('guidanceRescale', o.guidanceRescale ?? 0, 0, 1),
     count,
     batch,

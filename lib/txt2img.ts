@@ -1,4 +1,4 @@
-/** One text-to-image call: options → plan and conditions → native job → pictures. */
+/** One call of any task: options → plan and conditions → native job → pictures. */
 import {
   native,
   translated,
@@ -7,14 +7,16 @@ import {
   type NativeSession,
   type NativeStepEvent
 } from './binding.js'
-import { guidanceEmbedding, promptInput, timeIds, type TextTraits } from './conditions.js'
+import { guidanceEmbedding, pictureTimeIds, promptInput, timeIds, type TextTraits } from './conditions.js'
 import { invalidArgument } from './errors.js'
 import { DiffusionImage } from './image.js'
+import type { PictureTraits, ResolvedPicture } from './img2img-options.js'
 import { formatParameters } from './infotext.js'
 import { createScheduler, type Scheduler } from './schedulers/index.js'
 import type { StepPlan } from './step-plan.js'
+import { compile, type PlanTraits } from './step-plans.js'
 import { checkTensor, type Tensor } from './tensor.js'
-import type { PipelineTraits, ResolvedOptions, StepEvent } from './txt2img-options.js'
+import type { ResolvedOptions, StepEvent } from './txt2img-options.js'
 
 export interface GenerationResult {
   /** prompts × count pictures; empty with outputType 'latent'. */
@@ -27,65 +29,65 @@ export interface GenerationResult {
    */
   readonly seeds: readonly (number | bigint | null)[]
   /** Seconds. */
-  readonly timings: { readonly text: number; readonly denoise: number; readonly decode: number; readonly total: number }
+  readonly timings: {
+    readonly text: number
+    /** Pictures to latents. */
+    readonly encode: number
+    readonly denoise: number
+    readonly decode: number
+    readonly total: number
+  }
   /** What the caller should know: text that was cut off, options that a scheduler ignores. */
   readonly warnings: readonly string[]
 }
 
 /** What a call needs of its pipeline. */
-export interface Txt2ImgModels extends PipelineTraits, TextTraits {
+export interface Txt2ImgModels extends PictureTraits, TextTraits, PlanTraits {
   readonly session: NativeSession
   readonly scheduler: Scheduler
-  readonly latentChannels: number
-  readonly timeCondWidth: number
   /** For the pictures' `parameters` text. */
   readonly name: string
 }
 
 const plainSeed = (seed: bigint): number | bigint => (seed <= Number.MAX_SAFE_INTEGER ? Number(seed) : seed)
 
-/** The scheduler's plan for these options, with the guidance of every row. diffusers' pipelines always pass eta, 0 by default. */
-const compile = (o: ResolvedOptions, scheduler: Scheduler, guided: boolean): StepPlan => {
-  const plan = scheduler.plan(o.steps, {
-    eta: o.eta ?? 0,
-    ...(o.timesteps ? { timesteps: o.timesteps } : {}),
-    ...(o.sigmas ? { sigmas: o.sigmas } : {}),
-    ...(o.denoisingEnd === undefined ? {} : { denoisingEnd: o.denoisingEnd })
-  })
-  return guided ? { ...plan, rows: plan.rows.map((row) => ({ ...row, guidance: [o.guidanceScale] })) } : plan
-}
-
-export const txt2img = async (o: ResolvedOptions, models: Txt2ImgModels): Promise<GenerationResult> => {
+/** @param picture what to begin with; none for text to image */
+export const generate = async (
+  o: ResolvedOptions,
+  models: Txt2ImgModels,
+  picture?: ResolvedPicture
+): Promise<GenerationResult> => {
   const started = performance.now()
   const warnings: string[] = []
   o.signal?.throwIfAborted()
 
-  // 1. What to run: guidance is on where the scale exceeds 1 and the model has not learnt it.
-  const guided = o.guidanceScale > 1 && models.timeCondWidth === 0
+  // 1. What to run.
   const scheduler =
     typeof o.scheduler === 'string'
       ? createScheduler(o.scheduler, models.scheduler.toJSON())
       : (o.scheduler ?? models.scheduler)
-  const plan = compile(o, scheduler, guided)
+  const { plan, branches, picture: input } = compile(o, scheduler, picture, models)
+  const guided = branches > 1
   warnings.push(...(scheduler === models.scheduler ? [] : scheduler.warnings))
   const latentHeight = Math.floor(o.height / models.factor)
   const latentWidth = Math.floor(o.width / models.factor)
   if (o.latents) checkTensor('latents', o.latents, [o.batch, models.latentChannels, latentHeight, latentWidth])
 
   const job: NativeGenerateJob = {
-    prompt: promptInput(o, guided, models, (message) => warnings.push(message)),
-    branches: guided ? 2 : 1,
+    prompt: promptInput(o, branches, models, (message) => warnings.push(message)),
+    branches,
     prompts: o.prompts.length,
     imagesPerPrompt: o.count,
     latentHeight,
     latentWidth,
-    timeIds: models.xl ? timeIds(o, guided) : undefined,
+    timeIds: !models.xl ? undefined : picture ? pictureTimeIds(o, guided, picture.scores) : timeIds(o, guided),
     timeCond: models.timeCondWidth > 0 ? guidanceEmbedding(o.guidanceScale, models.timeCondWidth) : undefined,
     plan,
     guidanceRescale: guided ? o.guidanceRescale : 0,
     seeds: [...o.seeds],
     rng: o.rng,
     latents: o.latents?.data,
+    picture: input,
     decode: o.outputType === 'image',
     stepLatents: o.stepLatents,
     previewEvery: o.previewEvery
@@ -118,10 +120,10 @@ export const txt2img = async (o: ResolvedOptions, models: Txt2ImgModels): Promis
   if (thrown) throw thrown.error
 
   // 3. The pictures.
-  const seeds = imageSeeds(o, plan)
+  const seeds = imageSeeds(o, plan, picture)
   const images = o.outputType === 'latent' ? [] : split(result.pixels, result.width, result.height)
   images.forEach((image, i) => {
-    image.parameters = parametersText(o, scheduler, models, i, seeds[i] ?? null)
+    image.parameters = parametersText(o, scheduler, models, i, seeds[i] ?? null, picture)
   })
   return {
     images,
@@ -154,10 +156,18 @@ const stepEvent = (event: NativeStepEvent, o: ResolvedOptions): StepEvent => {
   }
 }
 
-const imageSeeds = (o: ResolvedOptions, plan: StepPlan): (number | bigint | null)[] => {
-  if (o.seeds.length === o.batch) return o.seeds.map(plainSeed)
+const imageSeeds = (
+  o: ResolvedOptions,
+  plan: StepPlan,
+  picture: ResolvedPicture | undefined
+): (number | bigint | null)[] => {
+  const pictures = Math.max(picture?.pictures.length ?? 0, picture?.masks.length ?? 0)
+  // Inpainting samples pictures with the first generators only: images beyond them depend on another's.
+  if (o.seeds.length === o.batch)
+    return o.seeds.map((seed, i) => (picture?.task === 'inpaint' && i >= pictures ? null : plainSeed(seed)))
   const draws = plan.rows.some((row) => row.draws > 0)
-  return Array.from({ length: o.batch }, (_, i) => (i === 0 && !draws && !o.latents ? plainSeed(o.seeds[0]!) : null))
+  const first = !draws && !o.latents && pictures <= 1
+  return Array.from({ length: o.batch }, (_, i) => (i === 0 && first ? plainSeed(o.seeds[0]!) : null))
 }
 
 const parametersText = (
@@ -165,7 +175,8 @@ const parametersText = (
   scheduler: Scheduler,
   models: Txt2ImgModels,
   image: number,
-  seed: number | bigint | null
+  seed: number | bigint | null,
+  picture: ResolvedPicture | undefined
 ): string => {
   const prompt = Math.floor(image / o.count)
   const label = scheduler.label
@@ -174,6 +185,9 @@ const parametersText = (
   if (o.rng === 'cpu') other['RNG'] = 'CPU'
   if (o.eta) other['Eta'] = String(o.eta)
   if (o.guidanceRescale) other['CFG Rescale'] = String(o.guidanceRescale)
+  if (picture && picture.task !== 'edit' && picture.denoisingStart === undefined)
+    other['Denoising strength'] = String(picture.strength)
+  if (picture?.task === 'edit') other['Image CFG scale'] = String(picture.imageGuidanceScale)
   if (seed === null) {
     other['Batch size'] = String(o.batch)
     other['Batch pos'] = String(image)

@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import sharp from 'sharp'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { loadImage } from '#lib/image.js'
@@ -46,6 +47,37 @@ test('a picture with its parameters', async () => {
   assert.equal([parameters.steps, parameters.seed, parameters.cfgScale], [3, 7, 5])
   assert.equal([parameters.sampler, parameters.scheduleType], ['DPM++ 2M', 'Karras'])
   assert.equal([parameters.width, parameters.height], [64, 64])
+})
+
+test('--image and --mask: from a picture, and only a part of it', async () => {
+  const source = await cli([...paint, '-o', 'source.png', '--seed', '3', '--quiet'])
+  assert.is(source.status, 0, source.stderr)
+  const mask = sharp({ create: { width: 64, height: 64, channels: 3, background: 'black' } })
+  await mask.png().toFile(join(folder, 'black.png'))
+  const from = [
+    'a green tree',
+    '--steps',
+    '4',
+    '--seed',
+    '1',
+    '--scheduler',
+    'DDIM',
+    '--image',
+    'source.png',
+    '--quiet'
+  ]
+  const changed = await cli([...from, '--strength', '0.75', '-o', 'changed.png'])
+  assert.is(changed.status, 0, changed.stderr)
+  const kept = await cli([...from, '--strength', '0.75', '--mask', 'black.png', '-o', 'kept.png'])
+  assert.is(kept.status, 0, kept.stderr)
+  const [a, b, c] = await Promise.all(['source', 'changed', 'kept'].map((f) => loadImage(join(folder, `${f}.png`))))
+  const distance = (x: Uint8Array): number => x.reduce((sum, v, i) => sum + Math.abs(v - a!.data[i]!), 0) / x.length
+  assert.ok(distance(c!.data) < 12, `an empty mask keeps the picture: ${distance(c!.data)}/255`)
+  assert.ok(distance(b!.data) > distance(c!.data) + 5, 'the whole is painted anew')
+  assert.match(readPngText(readFileSync(join(folder, 'changed.png'))).parameters!, /Denoising strength: 0\.75/)
+  const without = await cli(['a tree', '--strength', '0.5'])
+  assert.is(without.status, 1)
+  assert.match(without.stderr, /--image/)
 })
 
 test('--count paints seed, seed + 1, …, the same as each alone; --quiet says nothing', async () => {

@@ -17,6 +17,22 @@ struct VaeConfig {
   bool quantConv = true, postQuantConv = true, midAttention = true;
 };
 
+/// How latents relate to the autoencoder's: z = latents / factor (· std + mean) + shift, per channel where
+/// given.
+struct LatentScaling {
+  double factor = 0.18215, shift = 0;
+  std::vector<float> mean, deviation;  // [C] or empty
+
+  double z(double latent, size_t channel) const {
+    return latent / factor * (deviation.empty() ? 1.0 : deviation[channel]) +
+           (mean.empty() ? 0.0 : mean[channel]) + shift;
+  }
+  double latent(double z, size_t channel) const {
+    return (z - shift - (mean.empty() ? 0.0 : mean[channel])) * factor /
+           (deviation.empty() ? 1.0 : deviation[channel]);
+  }
+};
+
 class Vae {
  public:
   Vae(const VaeConfig& config, const WeightLoader& loader);

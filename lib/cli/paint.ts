@@ -2,9 +2,9 @@ import { randomInt } from 'node:crypto'
 import { access, constants } from 'node:fs/promises'
 import { basename, dirname, extname, join, resolve } from 'node:path'
 import { contactSheet } from '../contact-sheet.js'
-import { DiffusionError } from '../errors.js'
+import { DiffusionError, invalidArgument } from '../errors.js'
 import { type DiffusionImage, imageFormat } from '../image.js'
-import { Pipeline, type Txt2ImgOptions } from '../index.js'
+import { Pipeline, type GenerationResult, type Txt2ImgOptions } from '../index.js'
 import { makeProgress } from './progress.js'
 
 /** The options of the command line, as commander hands them over. */
@@ -18,6 +18,10 @@ export interface PaintOptions {
   guidance?: number
   guidanceRescale?: number
   negative?: string
+  image?: string
+  strength?: number
+  mask?: string
+  imageGuidance?: number
   width?: number
   height?: number
   count: number
@@ -52,9 +56,12 @@ const checkOutput = async (path: string): Promise<void> => {
   }
 }
 
+const given = <T extends object>(options: T): { [K in keyof T]: Exclude<T[K], undefined> } =>
+  Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as never
+
 /** Only what was given: the pipeline has the defaults. */
-const txt2imgOptions = (prompt: string, o: PaintOptions): Txt2ImgOptions => {
-  const given = {
+const txt2imgOptions = (prompt: string, o: PaintOptions): Txt2ImgOptions =>
+  given({
     prompt,
     negativePrompt: o.negative,
     width: o.width,
@@ -67,13 +74,28 @@ const txt2imgOptions = (prompt: string, o: PaintOptions): Txt2ImgOptions => {
     rng: o.rng,
     scheduler: o.scheduler,
     promptWeighting: o.weights
-  }
-  return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
+  })
+
+const checkPictureOptions = (o: PaintOptions): void => {
+  for (const name of ['mask', 'strength', 'imageGuidance'] as const)
+    if (o[name] !== undefined && o.image === undefined)
+      throw invalidArgument('--image', `a picture for --${name}`, o.image)
+}
+
+/** The task that the options and the model ask for. */
+const run = (pipe: Pipeline, options: Txt2ImgOptions, o: PaintOptions): Promise<GenerationResult> => {
+  const { image, mask, strength } = o
+  if (image === undefined) return pipe.txt2img(options)
+  if (mask !== undefined) return pipe.inpaint({ ...options, image, mask, ...given({ strength }) })
+  if (pipe.tasks.includes('edit') && strength === undefined)
+    return pipe.edit({ ...options, image, ...given({ imageGuidanceScale: o.imageGuidance }) })
+  return pipe.img2img({ ...options, image, ...given({ strength }) })
 }
 
 /** Paints `count` pictures, the k-th with seed + k, each written as soon as it is done, and prints their paths. */
 export const paint = async (prompt: string, o: PaintOptions, signal: AbortSignal): Promise<void> => {
   await checkOutput(o.output)
+  checkPictureOptions(o)
   const progress = makeProgress(o.quiet ?? false)
   const say = (text: string): void => void (o.quiet || process.stderr.write(`${text}\n`))
   const loading = performance.now()
@@ -93,20 +115,19 @@ export const paint = async (prompt: string, o: PaintOptions, signal: AbortSignal
       const started = performance.now()
       const stepImages: DiffusionImage[] = []
       let begun = false
-      const result = await pipe
-        .txt2img({
-          ...options,
-          seed,
-          signal,
-          preview: o.showSteps ?? false,
-          onStep(event) {
-            if (!begun) progress.start(o.count > 1 ? `picture ${k + 1}/${o.count}` : 'painting', event.steps)
-            begun = true
-            progress.update(event.step)
-            if (event.image) stepImages.push(event.image)
-          }
-        })
-        .finally(() => progress.stop())
+      const call: Txt2ImgOptions = {
+        ...options,
+        seed,
+        signal,
+        preview: o.showSteps ?? false,
+        onStep(event) {
+          if (!begun) progress.start(o.count > 1 ? `picture ${k + 1}/${o.count}` : 'painting', event.steps)
+          begun = true
+          progress.update(event.step)
+          if (event.image) stepImages.push(event.image)
+        }
+      }
+      const result = await run(pipe, call, o).finally(() => progress.stop())
       const image = result.images[0]!
       for (const warning of result.warnings) say(`warning: ${warning}`)
       const path = o.count > 1 ? withSuffix(o.output, `-${k + 1}`) : o.output

@@ -13,13 +13,21 @@ export interface Component<Config> {
   readonly weights: ComponentWeights
 }
 
-/** diffusers' text-to-image pipelines that are known here. */
+/** diffusers' pipelines whose models are known here. */
 export const pipelineClasses = [
   'StableDiffusionPipeline',
+  'StableDiffusionImg2ImgPipeline',
+  'StableDiffusionInpaintPipeline',
+  'StableDiffusionInstructPix2PixPipeline',
   'StableDiffusionXLPipeline',
+  'StableDiffusionXLImg2ImgPipeline',
+  'StableDiffusionXLInpaintPipeline',
   'LatentConsistencyModelPipeline'
 ] as const
 export type PipelineClass = (typeof pipelineClasses)[number]
+
+/** Two text encoders and size conditions. */
+export const isSdxl = (className: PipelineClass): boolean => className.startsWith('StableDiffusionXL')
 
 /** What a diffusers folder (save_pretrained) holds: checked, resolved, and nothing loaded yet. */
 export interface ModelFolder {
@@ -40,6 +48,8 @@ export interface ModelFolder {
   readonly scheduler: { readonly className: string; readonly config: ConfigJson }
   /** SDXL: an empty negative prompt means zeros instead of the encoded empty text; true by default. */
   readonly forceZerosForEmptyPrompt: boolean
+  /** SDXL's refiner: conditioned on an aesthetic score instead of the target size. */
+  readonly requiresAestheticsScore: boolean
   /** What the user should be told once. */
   readonly warnings: readonly string[]
 }
@@ -69,7 +79,7 @@ const readClass = (index: ConfigJson, source: string): PipelineClass => {
 
 /** The components that a pipeline of this class has: the text encoders' classes, and which of them may be null. */
 const textParts = (className: PipelineClass) =>
-  className === 'StableDiffusionXLPipeline'
+  isSdxl(className)
     ? [
         { encoder: 'text_encoder', tokenizer: 'tokenizer', classes: ['CLIPTextModel', 'CLIPTextModelWithProjection'], optional: true },
         { encoder: 'text_encoder_2', tokenizer: 'tokenizer_2', classes: ['CLIPTextModelWithProjection'], optional: false }
@@ -136,7 +146,8 @@ export const readModelFolder = async (path: string, options: ReadFolderOptions):
   const unet = await readComponent(join(path, 'unet'), 'unet', parseUNetConfig, options)
   const vae = await readVaeFolder(join(path, 'vae'), options)
   const encoders = texts.map((text) => text.encoder)
-  checkWidths(path, unet.config, encoders)
+  const requiresAestheticsScore = readFlag(index, 'requires_aesthetics_score', false, source)
+  checkWidths(path, unet.config, encoders, requiresAestheticsScore ? 5 : 6)
 
   return {
     path,
@@ -149,6 +160,7 @@ export const readModelFolder = async (path: string, options: ReadFolderOptions):
     textEncoder2: encoders[1] ?? null,
     tokenizer2: texts[1]?.tokenizer ?? null,
     scheduler: await readScheduler(path, index, source),
+    requiresAestheticsScore,
     forceZerosForEmptyPrompt: readFlag(index, 'force_zeros_for_empty_prompt', true, source),
     warnings: warningsFor(index, source)
   }
@@ -170,7 +182,7 @@ const readScheduler = async (path: string, index: ConfigJson, source: string): P
 }
 
 /** What the text encoders make must be as wide as the UNet reads. */
-const checkWidths = (path: string, unet: UNetConfig, encoders: readonly (Component<ClipTextConfig> | null)[]): void => {
+const checkWidths = (path: string, unet: UNetConfig, encoders: readonly (Component<ClipTextConfig> | null)[], ids: 5 | 6): void => {
   const made = encoders.reduce((sum, encoder) => sum + (encoder?.config.hiddenSize ?? 0), 0)
   const attends = unet.levels.filter((level) => level.heads > 0 || level.upHeads > 0)
   const wrong = attends.find((level) => level.contextWidth !== made)
@@ -179,13 +191,13 @@ const checkWidths = (path: string, unet: UNetConfig, encoders: readonly (Compone
       `${path}: expected text encoders of ${wrong.contextWidth} features together, as unet/config.json has ` +
         `cross_attention_dim, but theirs have ${made}; are the components of one model?`
     )
-  // SDXL's text_time embedding: the pooled text, then six numbers for sizes and crop.
+  // SDXL's text_time embedding: the pooled text, then six numbers for sizes and crop (the refiner: five).
   const pooled = encoders[1]?.config.projectionDim ?? 0
-  const added = pooled + 6 * unet.addedTimeWidth
+  const added = pooled + ids * unet.addedTimeWidth
   if (unet.addedTimeWidth > 0 && unet.addedInputWidth !== added)
     throw modelFormat(
       `${path}: expected projection_class_embeddings_input_dim ${added} in unet/config.json, as the pooled text has ${pooled} ` +
-        `and six time ids 6 · ${unet.addedTimeWidth}, but received ${unet.addedInputWidth}`
+        `and ${ids} time ids ${ids} · ${unet.addedTimeWidth} (requires_aesthetics_score in model_index.json: 5, else 6), but received ${unet.addedInputWidth}`
     )
 }
 

@@ -1,0 +1,59 @@
+#include "binding/convert.h"
+
+namespace nd::binding {
+
+namespace {
+
+[[noreturn]] void wrong(const char* name, const char* expected) {
+  throw Error(ErrorCode::InvalidArgument, format("Expected %s for %s", expected, name));
+}
+
+/// { data: Uint8Array, width, height }[]
+std::vector<Picture> pictures(const Napi::Object& o, const char* name) {
+  std::vector<Picture> out;
+  const Napi::Array all = array(o, name);
+  for (uint32_t i = 0; i < all.Length(); i++) {
+    if (!all.Get(i).IsObject()) wrong(name, "pictures");
+    const auto p = all.Get(i).As<Napi::Object>();
+    Picture picture{integer(p, "width"), integer(p, "height"), {}};
+    const Napi::Value data = p.Get("data");
+    if (!data.IsTypedArray() || data.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array)
+      wrong(name, "a Uint8Array of RGB");
+    const auto bytes = data.As<Napi::Uint8Array>();
+    if (picture.width < 1 || picture.height < 1 ||
+        static_cast<double>(picture.width) * static_cast<double>(picture.height) * 3 !=
+            static_cast<double>(bytes.ElementLength()))
+      wrong(name, "width · height · 3 bytes");
+    picture.rgb.assign(bytes.Data(), bytes.Data() + bytes.ElementLength());
+    out.push_back(std::move(picture));
+  }
+  return out;
+}
+
+template <class T>
+T choice(const Napi::Object& o, const char* name, std::initializer_list<std::pair<const char*, T>> names) {
+  const std::string value = string(o, name);
+  for (const auto& [text, result] : names)
+    if (value == text) return result;
+  wrong(name, "one of its names");
+}
+
+}  // namespace
+
+PictureInput pictureInput(const Napi::Object& o) {
+  PictureInput in;
+  in.task = choice<PictureTask>(
+      o, "task",
+      {{"img2img", PictureTask::Img2Img}, {"inpaint", PictureTask::Inpaint}, {"edit", PictureTask::Edit}});
+  in.pictures = pictures(o, "pictures");
+  in.masks = pictures(o, "masks");
+  if (has(o, "latents")) in.latents = floats(o, "latents");
+  in.start = choice<PictureStart>(
+      o, "start",
+      {{"noised", PictureStart::Noised}, {"noise", PictureStart::PureNoise}, {"clean", PictureStart::Clean}});
+  in.alpha = number(o, "alpha");
+  in.sigma = number(o, "sigma");
+  return in;
+}
+
+}  // namespace nd::binding

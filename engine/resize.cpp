@@ -1,0 +1,95 @@
+#include "engine/resize.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+namespace nd {
+
+namespace {
+
+constexpr int kFraction = 22;  // 32 bits less 8 of the pixel and 2 for the sum's overshoot
+
+double sinc(double x) {
+  if (x == 0) return 1;
+  x *= std::numbers::pi;
+  return std::sin(x) / x;
+}
+
+double lanczos(double x) { return x >= -3 && x < 3 ? sinc(x) * sinc(x / 3) : 0; }
+
+/// Output pixel i = Σ weight[k] · input[first + k].
+struct Taps {
+  int64_t first;
+  std::vector<int32_t> weights;
+};
+
+std::vector<Taps> taps(int64_t in, int64_t out) {
+  const double scale = static_cast<double>(in) / static_cast<double>(out);
+  const double widening = std::max(scale, 1.0), support = 3 * widening;
+  std::vector<Taps> all;
+  std::vector<double> weights;
+  for (int64_t i = 0; i < out; i++) {
+    const double center = (static_cast<double>(i) + 0.5) * scale;
+    const int64_t first = std::max<int64_t>(static_cast<int64_t>(center - support + 0.5), 0);
+    const int64_t last = std::min<int64_t>(static_cast<int64_t>(center + support + 0.5), in);
+    double sum = 0;
+    weights.clear();
+    for (int64_t k = first; k < last; k++) {
+      weights.push_back(lanczos((static_cast<double>(k) - center + 0.5) / widening));
+      sum += weights.back();
+    }
+    Taps t{first, {}};
+    for (const double w : weights) {
+      const double fixed = w / sum * (1 << kFraction);
+      t.weights.push_back(static_cast<int32_t>(fixed < 0 ? fixed - 0.5 : fixed + 0.5));
+    }
+    all.push_back(std::move(t));
+  }
+  return all;
+}
+
+uint8_t rounded(int64_t sum) {
+  return static_cast<uint8_t>(std::clamp<int64_t>((sum + (1 << (kFraction - 1))) >> kFraction, 0, 255));
+}
+
+Picture resizeColumns(const Picture& x, int64_t width) {
+  Picture y{width, x.height, std::vector<uint8_t>(static_cast<size_t>(width * x.height * 3))};
+  const std::vector<Taps> columns = taps(x.width, width);
+  for (int64_t row = 0; row < x.height; row++)
+    for (int64_t i = 0; i < width; i++) {
+      const Taps& t = columns[static_cast<size_t>(i)];
+      const uint8_t* from = x.rgb.data() + (row * x.width + t.first) * 3;
+      int64_t sum[3] = {0, 0, 0};
+      for (size_t k = 0; k < t.weights.size(); k++)
+        for (size_t c = 0; c < 3; c++) sum[c] += int64_t{from[k * 3 + c]} * t.weights[k];
+      for (size_t c = 0; c < 3; c++) y.rgb[static_cast<size_t>(row * width + i) * 3 + c] = rounded(sum[c]);
+    }
+  return y;
+}
+
+Picture resizeRows(const Picture& x, int64_t height) {
+  Picture y{x.width, height, std::vector<uint8_t>(static_cast<size_t>(x.width * height * 3))};
+  const std::vector<Taps> rows = taps(x.height, height);
+  const auto pitch = static_cast<size_t>(x.width * 3);
+  std::vector<int64_t> sums(pitch);
+  for (int64_t i = 0; i < height; i++) {
+    const Taps& t = rows[static_cast<size_t>(i)];
+    std::fill(sums.begin(), sums.end(), 0);
+    for (size_t k = 0; k < t.weights.size(); k++) {
+      const uint8_t* from = x.rgb.data() + (static_cast<size_t>(t.first) + k) * pitch;
+      for (size_t j = 0; j < pitch; j++) sums[j] += int64_t{from[j]} * t.weights[k];
+    }
+    for (size_t j = 0; j < pitch; j++) y.rgb[static_cast<size_t>(i) * pitch + j] = rounded(sums[j]);
+  }
+  return y;
+}
+
+}  // namespace
+
+Picture resizeLanczos(const Picture& x, int64_t width, int64_t height) {
+  Picture y = x.width == width ? x : resizeColumns(x, width);
+  return y.height == height ? y : resizeRows(y, height);
+}
+
+}  // namespace nd

@@ -1,0 +1,20 @@
+// Pictures resized as PIL's Image.resize with LANCZOS does it, to the bit.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace nd {
+
+/// 8-bit RGB, rows from the top.
+struct Picture {
+  int64_t width = 0, height = 0;
+  std::vector<uint8_t> rgb;  // [height, width, 3]
+};
+
+/// Lanczos with three lobes (Duchon 1979), widened when shrinking so that nothing is skipped. Columns first,
+/// then rows, with 8 bits in between and weights of 22 fractional bits, as PIL has it. The same size is a
+/// copy.
+Picture resizeLanczos(const Picture& x, int64_t width, int64_t height);
+
+}  // namespace nd

@@ -1,0 +1,38 @@
+/** What a model can do, read from its UNet's input channels. */
+import { unsupported, type DiffusionError } from './errors.js'
+import { isSdxl, type ModelFolder } from './models/folder.js'
+
+export const tasks = ['txt2img', 'img2img', 'inpaint', 'edit'] as const
+export type Task = (typeof tasks)[number]
+
+/**
+ * With L latent channels, a UNet of L input channels paints and repaints, one of 2L + 1 (latents, mask, masked picture)
+ * inpaints, one of 2L (latents, picture) is InstructPix2Pix's. SDXL's refiner paints from pictures only. None: unknown.
+ */
+export const tasksOf = (folder: ModelFolder, latentChannels: number): readonly Task[] => {
+  const { inChannels, outChannels } = folder.unet.config
+  if (outChannels !== latentChannels) return []
+  switch (inChannels) {
+    case latentChannels:
+      return folder.requiresAestheticsScore ? ['img2img', 'inpaint'] : ['txt2img', 'img2img', 'inpaint']
+    case 2 * latentChannels + 1:
+      return ['inpaint']
+    case 2 * latentChannels:
+      return isSdxl(folder.className) ? [] : ['edit']
+    default:
+      return []
+  }
+}
+
+export const unetChannelsError = (folder: ModelFolder, latentChannels: number): DiffusionError =>
+  unsupported(
+    `${folder.path}: expected a UNet from ${latentChannels} channels, as the VAE's latents have (or ${2 * latentChannels + 1} for ` +
+      `inpainting, ${2 * latentChannels} for InstructPix2Pix, not SDXL), to ${latentChannels}, but this one goes from ` +
+      `${folder.unet.config.inChannels} to ${folder.unet.config.outChannels}`
+  )
+
+export const taskError = (task: Task, able: readonly Task[], folder: ModelFolder): DiffusionError =>
+  unsupported(
+    `Expected a model for ${task} but this one, with a UNet of ${folder.unet.config.inChannels} input channels` +
+      `${folder.requiresAestheticsScore ? ' and aesthetic scores (a refiner)' : ''}, is for ${able.join(', ')}`
+  )
