@@ -9,9 +9,10 @@
 // joins the sums of chunks of rows in double.
 //
 // Bound by memory bandwidth; with SiLU in the cache by its exponential and division. Measured (2026-11-23,
-// AMD EPYC Zen 3, AVX2, one thread, 12.5 GB/s from memory): groupNorm 2×64×64×320 37 GB/s from the L3 cache,
-// with SiLU 15; with SiLU 1×512×512×128, from memory, 10.4; layerNorm 8192×320 22. Sums around the first
-// value alone lost digits where that value is far from all others (relative error of the variance: 10⁻⁵).
+// AMD EPYC Zen 3, AVX2, one thread, processor time, other work on the machine, about 12 GB/s from memory;
+// median of 7 runs and their range, GB/s): groupNorm + SiLU 2×64×64×320 12 (10 to 15), 1×512×512×128 10 (9 to
+// 11), layerNorm 8192×320 19 (18 to 20). Lost: sums around the first value alone; one outlier there among 100
+// rows put y off by 3·10⁻⁶ of itself.
 #pragma once
 
 #include "cpu/kernels/gemm.h"
