@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import { modelFormat, unsupported } from '../errors.js'
 import { parseClipTextConfig, type ClipTextClass, type ClipTextConfig } from './clip-text.js'
 import type { ConfigJson } from './config-reader.js'
+import type { TokenizerSource } from './tokenizer-source.js'
 import { isFolder, listFolder, modelNotFound, readJson } from './files.js'
 import { parseUNetConfig, type UNetConfig } from './unet.js'
 import { parseVaeConfig, type VaeConfig } from './vae.js'
@@ -31,11 +32,11 @@ export interface ModelFolder {
   readonly vae: Component<VaeConfig>
   /** null only in SDXL models without the first text encoder. */
   readonly textEncoder: Component<ClipTextConfig> | null
-  /** Folders with vocab.json and merges.txt, or tokenizer.json. */
-  readonly tokenizer: string | null
+  /** In a folder's model, the tokenizer's folder. */
+  readonly tokenizer: TokenizerSource | null
   /** SDXL only. */
   readonly textEncoder2: Component<ClipTextConfig> | null
-  readonly tokenizer2: string | null
+  readonly tokenizer2: TokenizerSource | null
   /** The scheduler's class and its config JSON as it is (snake_case). */
   readonly scheduler: { readonly className: string; readonly config: ConfigJson }
   /** SDXL: an empty negative prompt means zeros instead of the encoded empty text; true by default. */
@@ -48,6 +49,11 @@ export interface ReadFolderOptions {
   readonly readHeader: HeaderReader
   /** Weights from *.VARIANT.safetensors, as diffusers' `variant`. */
   readonly variant?: string
+  /** Where the weights come from if not from the folder, and what stands in for a tokenizer that it lacks. */
+  readonly origin?: {
+    weightsOf(component: string): ComponentWeights
+    tokenizerOf(component: string, vocabSize: number): TokenizerSource
+  }
 }
 
 /** The class of each component as model_index.json names it; null where it is [null, null] or missing. */
@@ -79,20 +85,23 @@ const textParts = (className: PipelineClass) =>
 const known = new Set(['unet', 'vae', 'scheduler', 'text_encoder', 'tokenizer', 'text_encoder_2', 'tokenizer_2', 'safety_checker', 'feature_extractor'])
 
 const readComponent = async <Config>(
-  folder: string,
+  path: string,
+  name: string,
   kind: ComponentKind,
   parse: (json: ConfigJson, source: string) => Config,
   options: ReadFolderOptions
 ): Promise<Component<Config>> => {
+  const folder = join(path, name)
   if (!(await isFolder(folder))) throw modelNotFound(`${folder}: expected this folder, as model_index.json names it, but there is none`)
   const source = join(folder, 'config.json')
   const config = parse(await readJson(source, "the component's config"), source)
-  return { folder, config, weights: await findWeights(folder, kind, options.readHeader, options.variant) }
+  const weights = options.origin?.weightsOf(name) ?? (await findWeights(folder, kind, options.readHeader, options.variant))
+  return { folder, config, weights }
 }
 
 /** A VAE's own folder: config.json and weights, as `vae` of a pipeline or a repository that has nothing else. */
 export const readVaeFolder = (path: string, options: ReadFolderOptions): Promise<Component<VaeConfig>> =>
-  readComponent(path, 'vae', parseVaeConfig, options)
+  readComponent(path, '', 'vae', parseVaeConfig, options)
 
 /**
  * Reads a model in the diffusers layout.
@@ -129,12 +138,14 @@ export const readModelFolder = async (path: string, options: ReadFolderOptions):
       required(tokenizer, ['CLIPTokenizer', 'CLIPTokenizerFast'])
       const parse = (json: ConfigJson, file: string): ClipTextConfig => parseClipTextConfig(json, encoderClass as ClipTextClass, file)
       const folder = join(path, tokenizer)
-      if (!(await isFolder(folder))) throw modelNotFound(`${folder}: expected the tokenizer's folder but there is none`)
-      return { encoder: await readComponent(join(path, encoder), 'clip-text', parse, options), tokenizer: folder }
+      const component = await readComponent(path, encoder, 'clip-text', parse, options)
+      if (await isFolder(folder)) return { encoder: component, tokenizer: folder }
+      if (!options.origin) throw modelNotFound(`${folder}: expected the tokenizer's folder but there is none`)
+      return { encoder: component, tokenizer: options.origin.tokenizerOf(encoder, component.config.vocabSize) }
     })
   )
-  const unet = await readComponent(join(path, 'unet'), 'unet', parseUNetConfig, options)
-  const vae = await readVaeFolder(join(path, 'vae'), options)
+  const unet = await readComponent(path, 'unet', 'unet', parseUNetConfig, options)
+  const vae = await readComponent(path, 'vae', 'vae', parseVaeConfig, options)
   const encoders = texts.map((text) => text.encoder)
   checkWidths(path, unet.config, encoders)
 
@@ -169,14 +180,19 @@ const readScheduler = async (path: string, index: ConfigJson, source: string): P
   return { className, config }
 }
 
-/** What the text encoders make must be as wide as the UNet reads. */
-const checkWidths = (path: string, unet: UNetConfig, encoders: readonly (Component<ClipTextConfig> | null)[]): void => {
+/** What the text encoders make must be as wide as the UNet reads. @param source what says so, for messages */
+export const checkWidths = (
+  path: string,
+  unet: UNetConfig,
+  encoders: readonly (Component<ClipTextConfig> | null)[],
+  source = 'unet/config.json'
+): void => {
   const made = encoders.reduce((sum, encoder) => sum + (encoder?.config.hiddenSize ?? 0), 0)
   const attends = unet.levels.filter((level) => level.heads > 0 || level.upHeads > 0)
   const wrong = attends.find((level) => level.contextWidth !== made)
   if (wrong)
     throw modelFormat(
-      `${path}: expected text encoders of ${wrong.contextWidth} features together, as unet/config.json has ` +
+      `${path}: expected text encoders of ${wrong.contextWidth} features together, as ${source} has ` +
         `cross_attention_dim, but theirs have ${made}; are the components of one model?`
     )
   // SDXL's text_time embedding: the pooled text, then six numbers for sizes and crop.
@@ -184,7 +200,7 @@ const checkWidths = (path: string, unet: UNetConfig, encoders: readonly (Compone
   const added = pooled + 6 * unet.addedTimeWidth
   if (unet.addedTimeWidth > 0 && unet.addedInputWidth !== added)
     throw modelFormat(
-      `${path}: expected projection_class_embeddings_input_dim ${added} in unet/config.json, as the pooled text has ${pooled} ` +
+      `${path}: expected projection_class_embeddings_input_dim ${added} in ${source}, as the pooled text has ${pooled} ` +
         `and six time ids 6 · ${unet.addedTimeWidth}, but received ${unet.addedInputWidth}`
     )
 }

@@ -3,6 +3,14 @@ import { invalidArgument, modelFormat, unsupported } from '../errors.js'
 import { isObject } from './config-reader.js'
 import { listFolder, modelNotFound, readJson } from './files.js'
 
+/** Which part of a stored tensor is meant, and how; engine/weight-loader.h honours it. */
+export interface TensorView {
+  /** Rows [begin, end) of the first dimension: original checkpoints fuse the query, key and value projections. */
+  readonly rows?: readonly [begin: number, end: number]
+  /** The matrix is stored the other way round. */
+  readonly transpose?: boolean
+}
+
 /** One tensor of a component and where it is stored. */
 export interface TensorSource {
   /** The name that the native model asks for: diffusers' and transformers' present one. */
@@ -11,6 +19,8 @@ export interface TensorSource {
   readonly file: number
   /** The name in that file. */
   readonly stored: string
+  /** Missing: all of it, as it is. */
+  readonly view?: TensorView
 }
 
 export interface ComponentWeights {
