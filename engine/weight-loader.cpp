@@ -21,9 +21,10 @@ void TensorMap::add(const std::string& name, std::shared_ptr<const SafetensorsFi
 
 HostTensor TensorMap::viewed(HostTensor tensor, const TensorView& view, const std::string& name) const {
   const auto wrong = [&](const char* expected) {
-    return Error(ErrorCode::ModelFormat, format("%s: expected %s for tensor %s but it is stored as %s of shape %s",
-                                                component_.c_str(), expected, name.c_str(),
-                                                tensor.name.c_str(), tensor.shape.text().c_str()));
+    return Error(
+        ErrorCode::ModelFormat,
+        format("%s: expected %s for tensor %s but it is stored as %s of shape %s", component_.c_str(),
+               expected, name.c_str(), tensor.name.c_str(), tensor.shape.text().c_str()));
   };
   if (view.end < 0 && !view.transpose) return tensor;
   const int bits = dtypeBits(tensor.dtype);

@@ -28,8 +28,8 @@ class TensorMap {
            const TensorView& view = {});
   bool has(const std::string& name) const { return sources_.count(name) > 0; }
   /// Throws Error(ModelFormat) where the tensor is missing or has another shape; trailing dimensions of 1 do
-  /// not count ([C, C, 1, 1] is [C, C]). The bytes lie in the file, also those of a range of rows; a transposed
-  /// tensor is a copy that lives as long as this map. Not thread-safe.
+  /// not count ([C, C, 1, 1] is [C, C]). The bytes lie in the file, also those of a range of rows; a
+  /// transposed tensor is a copy that lives as long as this map. Not thread-safe.
   HostTensor get(const std::string& name, const Shape& shape) const;
   const std::string& component() const { return component_; }
 

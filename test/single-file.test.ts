@@ -204,6 +204,13 @@ test("SD2's last layer, where a file has it, is not run; its projection and EMA 
   const model = await describe(shapes)
   assert.equal(model.textEncoder!.config, real('sd2').text)
   checkNames(model, shapes, folderShapes('sd2'))
+  // The same in generative-models' naming.
+  const sgm = Object.fromEntries(
+    Object.entries(shapes).map(([name, s]) => [name.replace('cond_stage_model.', 'conditioner.embedders.0.'), s])
+  )
+  const other = await describe(sgm)
+  assert.equal(other.textEncoder!.config, real('sd2').text)
+  checkNames(other, sgm, folderShapes('sd2'))
 })
 
 test('what the UNet predicts: option, marker, metadata, default', async () => {
@@ -222,6 +229,8 @@ test('what the UNet predicts: option, marker, metadata, default', async () => {
   assert.equal(await predicts(sd2, { predictionType: 'v_prediction' }), ['v_prediction', 96, 0])
   assert.equal(await predicts(sd2, { predictionType: 'epsilon' }), ['epsilon', 64, 0])
   assert.equal(await predicts(sd2, {}, spec('epsilon')), ['epsilon', 64, 0])
+  const inpaint = { ...sd2, 'model.diffusion_model.input_blocks.0.0.weight': [320, 9, 3, 3] }
+  assert.equal(await predicts(inpaint), ['epsilon', 64, 0])
   assert.equal(await predicts({ ...sdxl, v_pred: [0] }), ['v_prediction', 128, 0])
   const { scheduler, warnings } = await describe({ ...sdxl, v_pred: [0], ztsnr: [0] })
   assert.is(scheduler.config.rescale_betas_zero_snr, true)
@@ -481,6 +490,7 @@ test('other files are refused with what they seem to be', async () => {
     [
       {
         'model.diffusion_model.input_blocks.0.0.weight': [320, 4, 3, 3],
+        'model.diffusion_model.label_emb.0.0.weight': [4, 4],
         'conditioner.embedders.0.model.ln_final.bias': [4]
       },
       'refiner'

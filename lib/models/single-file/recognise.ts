@@ -24,7 +24,11 @@ export interface TextPart {
 /** Where each family keeps its text encoders, as its original configuration (yaml) names the modules. */
 export const textParts: Record<Family, readonly TextPart[]> = {
   sd1: [{ component: 'text_encoder', prefix: 'cond_stage_model.transformer.', layout: 'transformers', projected: false }],
-  sd2: [{ component: 'text_encoder', prefix: 'cond_stage_model.model.', layout: 'openclip', projected: false }],
+  sd2: [
+    // generative-models' (sgm) naming; the refiner of SDXL has its only encoder there too.
+    { component: 'text_encoder', prefix: 'conditioner.embedders.0.model.', layout: 'openclip', projected: false },
+    { component: 'text_encoder', prefix: 'cond_stage_model.model.', layout: 'openclip', projected: false }
+  ],
   sdxl: [
     { component: 'text_encoder', prefix: 'conditioner.embedders.0.transformer.', layout: 'transformers', projected: false },
     { component: 'text_encoder_2', prefix: 'conditioner.embedders.1.model.', layout: 'openclip', projected: true }
@@ -86,7 +90,10 @@ export const recognise = (checkpoint: Checkpoint): Family => {
   // The last text encoder tells: SDXL may lack the first.
   for (const family of ['sdxl', 'sd2', 'sd1'] as const)
     if (checkpoint.under(textParts[family].at(-1)!.prefix).size > 0) return family
-  if (checkpoint.some(/^conditioner\.embedders\.0\.model\./)) throw describeForeign(checkpoint, expectedCheckpoint)
+  if (checkpoint.under(textParts.sd2[0]!.prefix).size > 0) {
+    if (!checkpoint.has(`${unetPrefix}label_emb.0.0.weight`)) return 'sd2'
+    throw describeForeign(checkpoint, expectedCheckpoint)
+  }
   throw unsupported(
     `${checkpoint.path}: expected a text encoder (cond_stage_model.transformer.*, cond_stage_model.model.* or conditioner.embedders.*) ` +
       'but the file has a UNet without one; give a checkpoint that has all parts'

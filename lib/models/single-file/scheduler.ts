@@ -1,7 +1,7 @@
 import { modelFormat, unsupported } from '../../errors.js'
 import type { ConfigJson } from '../config-reader.js'
 import type { Checkpoint } from './checkpoint.js'
-import type { Family } from './recognise.js'
+import { type Family, unetPrefix } from './recognise.js'
 
 export type PredictionType = 'epsilon' | 'v_prediction' | 'sample'
 
@@ -35,7 +35,8 @@ const fromMetadata = (checkpoint: Checkpoint): PredictionType | undefined => {
 /**
  * What the UNet predicts: what the user says; a marker tensor `v_pred` (with `ztsnr` for zero terminal SNR) as trainers
  * leave it; the metadata; else epsilon, but v for SD2, whose files say nothing (diffusers takes 2.1's configuration, a
- * model of 768² that predicts v, for all of them, and the 512² base models need the option).
+ * model of 768² that predicts v, for all of them, and the 512² base models need the option). SD2's inpainting and depth
+ * models, which read more channels than the latents, were made from the 512² base.
  */
 export const readPrediction = (checkpoint: Checkpoint, family: Family, given: PredictionType | undefined): Prediction => {
   if (checkpoint.has('edm_mean') || checkpoint.has('edm_vpred.sigma_max'))
@@ -51,7 +52,8 @@ export const readPrediction = (checkpoint: Checkpoint, family: Family, given: Pr
   if (checkpoint.has('v_pred')) return { type: 'v_prediction', zeroTerminalSnr, warnings }
   const told = fromMetadata(checkpoint)
   if (told !== undefined) return { type: told, zeroTerminalSnr, warnings }
-  if (family !== 'sd2') return { type: 'epsilon', zeroTerminalSnr, warnings }
+  const latentsAlone = checkpoint.dimension(`${unetPrefix}input_blocks.0.0.weight`, 1) === 4
+  if (family !== 'sd2' || !latentsAlone) return { type: 'epsilon', zeroTerminalSnr, warnings }
   return {
     type: 'v_prediction',
     zeroTerminalSnr,

@@ -138,6 +138,13 @@ export interface UNetTraits {
 export const unetConfigJson = (unet: Checkpoint, traits: UNetTraits): ConfigJson => {
   const { down, up } = readLayout(unet)
   const widths = down.map((level) => level.channels)
+  const unit = traits.heads === 'eight' ? 8 : 64
+  const odd = widths.find((width) => width % unit)
+  if (odd !== undefined)
+    throw unsupported(
+      `${unet.path}: expected levels of a multiple of ${unit} channels but one has ${odd}, so the number of heads cannot be told; ` +
+        "give config, a diffusers folder with the model's configurations"
+    )
   const downDepths = down.map((level) => depthOf(unet, level))
   const upDepths = up.map((level) => depthOf(unet, level))
   const resnets = down.map((level) => level.depths.length)
@@ -171,7 +178,7 @@ export const unetConfigJson = (unet: Checkpoint, traits: UNetTraits): ConfigJson
     mid_block_type: hasMid ? 'UNetMidBlock2DCrossAttn' : null,
     transformer_layers_per_block: depths,
     ...(mirrored ? {} : { reverse_transformer_layers_per_block: upward }),
-    attention_head_dim: traits.heads === 'eight' ? 8 : widths.map((width) => Math.max(1, Math.floor(width / 64))),
+    attention_head_dim: traits.heads === 'eight' ? 8 : widths.map((width) => width / 64),
     cross_attention_dim: attention === undefined ? 1280 : unet.dimension(attention, 1),
     use_linear_projection: projection !== undefined && unet.rank(projection) === 2,
     conv_in_kernel: unet.dimension('input_blocks.0.0.weight', 2),
