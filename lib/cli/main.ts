@@ -18,7 +18,11 @@ program
   .description('paint a picture (the default command)')
   .argument('<prompt>', 'what to paint')
   .option('-o, --output <path>', 'where to write: .png (with the parameters in it), .jpg or .webp', 'out.png')
-  .option('-m, --model <source>', "'postcard' (bundled) or a model: a folder in the diffusers layout or a .safetensors checkpoint", 'postcard')
+  .option(
+    '-m, --model <source>',
+    "'postcard' (bundled) or a model: a folder in the diffusers layout or a .safetensors checkpoint",
+    'postcard'
+  )
   .option('-n, --negative <prompt>', 'what not to paint')
   .option('-s, --steps <number>', 'steps', integerArgument)
   .option('--seed <number>', 'seed of the first picture (default: random)', seedArgument)

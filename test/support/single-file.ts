@@ -6,9 +6,11 @@
 import { createHash } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { gunzipSync } from 'node:zlib'
+import type { DiffusionError } from 'node-diffusion'
+import * as assert from 'uvu/assert'
 import { reference } from './paths.js'
 
-type Shapes = Record<string, number[]>
+export type Shapes = Record<string, number[]>
 
 const readGzip = (name: string): unknown =>
   JSON.parse(gunzipSync(readFileSync(reference('single-file', `${name}.json.gz`))).toString('utf8'))
@@ -84,4 +86,17 @@ export const writeShapes = (path: string, shapes: Shapes, metadata?: Record<stri
   const length = Buffer.alloc(8)
   length.writeBigUInt64LE(BigInt(text.length))
   writeFileSync(path, Buffer.concat([length, text, Buffer.alloc(offset)]))
+}
+
+/** The body must reject with this code and a message that has every text. */
+export const rejects = async (body: () => unknown, code: string, ...texts: (string | RegExp)[]): Promise<void> => {
+  let error: unknown
+  try {
+    await body()
+  } catch (caught) {
+    error = caught
+  }
+  assert.ok(error instanceof Error, `expected ${code}`)
+  assert.is((error as DiffusionError).code, code, error.message)
+  for (const text of texts) assert.match(error.message, text)
 }

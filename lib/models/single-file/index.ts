@@ -75,7 +75,10 @@ export const readVaeFile = async (
     throw unsupported(
       `${path}: expected a VAE in its original layout but this one is in the diffusers layout; give the folder that has its config.json too`
     )
-  throw describeForeign(checkpoint, 'a VAE in its original layout (encoder.*, decoder.*, with or without first_stage_model.)')
+  throw describeForeign(
+    checkpoint,
+    'a VAE in its original layout (encoder.*, decoder.*, with or without first_stage_model.)'
+  )
 }
 
 const noVae = (path: string): Error =>
@@ -104,9 +107,7 @@ export const readSingleFile = async (path: string, options: ReadSingleFileOption
 }
 
 const presentTexts = (checkpoint: Checkpoint, family: Family) =>
-  textParts[family]
-    .map((part) => ({ part, text: checkpoint.under(part.prefix) }))
-    .filter(({ text }) => text.size > 0)
+  textParts[family].map((part) => ({ part, text: checkpoint.under(part.prefix) })).filter(({ text }) => text.size > 0)
 
 const fromShapes = async (
   checkpoint: Checkpoint,
@@ -177,7 +178,11 @@ const withConfig = async (
     return textWeights(part.text, part.part.layout)
   }
   const tokenizerOf = (component: string, vocabSize: number): TokenizerSource =>
-    builtInTokenizer(textParts[family].find((part) => part.component === component)!, vocabSize, path)
+    builtInTokenizer(
+      textParts[family].find((part) => part.component === component)!,
+      vocabSize,
+      path
+    )
   const model = await readModelFolder(folder, { ...options, origin: { weightsOf, tokenizerOf } })
   if ((model.className === 'StableDiffusionXLPipeline') !== (family === 'sdxl'))
     throw modelFormat(

@@ -23,32 +23,67 @@ export interface TextPart {
 
 /** Where each family keeps its text encoders, as its original configuration (yaml) names the modules. */
 export const textParts: Record<Family, readonly TextPart[]> = {
-  sd1: [{ component: 'text_encoder', prefix: 'cond_stage_model.transformer.', layout: 'transformers', projected: false }],
+  sd1: [
+    { component: 'text_encoder', prefix: 'cond_stage_model.transformer.', layout: 'transformers', projected: false }
+  ],
   sd2: [
     // generative-models' (sgm) naming; the refiner of SDXL has its only encoder there too.
     { component: 'text_encoder', prefix: 'conditioner.embedders.0.model.', layout: 'openclip', projected: false },
     { component: 'text_encoder', prefix: 'cond_stage_model.model.', layout: 'openclip', projected: false }
   ],
   sdxl: [
-    { component: 'text_encoder', prefix: 'conditioner.embedders.0.transformer.', layout: 'transformers', projected: false },
+    {
+      component: 'text_encoder',
+      prefix: 'conditioner.embedders.0.transformer.',
+      layout: 'transformers',
+      projected: false
+    },
     { component: 'text_encoder_2', prefix: 'conditioner.embedders.1.model.', layout: 'openclip', projected: true }
   ]
 }
 
 /** What other kinds of files look like, the most telling names first. */
 const foreign: readonly (readonly [pattern: RegExp, what: string, remedy: string])[] = [
-  [/^lora_|\.(lora_(up|down|A|B|mid)|hada_w1_a|lokr_w1(_a)?|oft_blocks|dora_scale)\b/, 'a LoRA', 'give the file of the model that it was trained for'],
-  [/^(control_model\.|controlnet_cond_embedding\.|controlnet_down_blocks\.|input_hint_block\.)/, 'a ControlNet', 'give the file of the model that it was trained for'],
+  [
+    /^lora_|\.(lora_(up|down|A|B|mid)|hada_w1_a|lokr_w1(_a)?|oft_blocks|dora_scale)\b/,
+    'a LoRA',
+    'give the file of the model that it was trained for'
+  ],
+  [
+    /^(control_model\.|controlnet_cond_embedding\.|controlnet_down_blocks\.|input_hint_block\.)/,
+    'a ControlNet',
+    'give the file of the model that it was trained for'
+  ],
   [/^(image_proj|ip_adapter)\./, 'an IP-Adapter', 'give the file of the model that it was trained for'],
-  [/^(emb_params|string_to_param\b.*|clip_[lg])$/, 'a textual inversion embedding', 'give the file of the model that it was trained for'],
-  [/(^|\.)(motion_modules|time_stack|temporal_transformer)\./, 'a video model', 'only text-to-image models are supported'],
+  [
+    /^(emb_params|string_to_param\b.*|clip_[lg])$/,
+    'a textual inversion embedding',
+    'give the file of the model that it was trained for'
+  ],
+  [
+    /(^|\.)(motion_modules|time_stack|temporal_transformer)\./,
+    'a video model',
+    'only text-to-image models are supported'
+  ],
   [/(^|\.)joint_blocks\.0\./, 'a Stable Diffusion 3 model', 'it is not supported'],
   [/(^|\.)double_(blocks|stream_blocks|layers)\.0\./, 'a model of the Flux kind', 'it is not supported'],
   [/^conditioner\.embedders\.0\.model\./, 'the SDXL refiner', 'it is not supported; give the base model'],
-  [/^(down_blocks\.\d|conv_in\.weight|time_embedding\.)/, 'a UNet in the diffusers layout', 'give the folder of the whole model, which has model_index.json'],
+  [
+    /^(down_blocks\.\d|conv_in\.weight|time_embedding\.)/,
+    'a UNet in the diffusers layout',
+    'give the folder of the whole model, which has model_index.json'
+  ],
   [/^input_blocks\.\d/, 'a UNet alone', 'give a checkpoint that has the text encoder and the VAE too'],
-  [/^(encoder|decoder)\.(conv_in|down|up|mid)/, 'a VAE alone', "give it as the option vae of fromPretrained, next to the model's own file"],
-  [/^(text_model|transformer\.resblocks)\./, 'a text encoder alone', 'give a checkpoint that has the UNet and the VAE too'],
+  [
+    /^(encoder|decoder)\.(conv_in|down|up|mid)/,
+    'a VAE alone',
+    "give it as the option vae of fromPretrained, next to the model's own file"
+  ],
+  [
+    /^(text_model|transformer\.resblocks)\./,
+    'a text encoder alone',
+    'give a checkpoint that has the UNet and the VAE too'
+  ],
   [/^(body\.\d+\.(rdb1|weight)|model\.1\.sub\.|conv_first\.)/, 'an upscaler', 'it is not supported']
 ]
 

@@ -38,7 +38,11 @@ const fromMetadata = (checkpoint: Checkpoint): PredictionType | undefined => {
  * model of 768² that predicts v, for all of them, and the 512² base models need the option). SD2's inpainting and depth
  * models, which read more channels than the latents, were made from the 512² base.
  */
-export const readPrediction = (checkpoint: Checkpoint, family: Family, given: PredictionType | undefined): Prediction => {
+export const readPrediction = (
+  checkpoint: Checkpoint,
+  family: Family,
+  given: PredictionType | undefined
+): Prediction => {
   if (checkpoint.has('edm_mean') || checkpoint.has('edm_vpred.sigma_max'))
     throw unsupported(
       `${checkpoint.path}: the model was trained in the EDM formulation (tensor ${checkpoint.has('edm_mean') ? 'edm_mean' : 'edm_vpred.sigma_max'}), ` +
@@ -46,7 +50,9 @@ export const readPrediction = (checkpoint: Checkpoint, family: Family, given: Pr
     )
   const zeroTerminalSnr = checkpoint.has('ztsnr')
   const warnings = zeroTerminalSnr
-    ? ['The file is marked as trained for zero terminal SNR (ztsnr): betas are rescaled and timesteps are spaced "trailing".']
+    ? [
+        'The file is marked as trained for zero terminal SNR (ztsnr): betas are rescaled and timesteps are spaced "trailing".'
+      ]
     : []
   if (given !== undefined) return { type: given, zeroTerminalSnr, warnings }
   if (checkpoint.has('v_pred')) return { type: 'v_prediction', zeroTerminalSnr, warnings }
@@ -82,7 +88,13 @@ const defaults: Record<Family, { readonly className: string; readonly config: Co
   },
   sdxl: {
     className: 'EulerDiscreteScheduler',
-    config: { ...betas, interpolation_type: 'linear', steps_offset: 1, timestep_spacing: 'leading', use_karras_sigmas: false }
+    config: {
+      ...betas,
+      interpolation_type: 'linear',
+      steps_offset: 1,
+      timestep_spacing: 'leading',
+      use_karras_sigmas: false
+    }
   }
 }
 

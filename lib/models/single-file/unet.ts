@@ -106,7 +106,7 @@ export const unetWeights = (unet: Checkpoint): ComponentWeights => {
   const names = new TensorNames(unet)
   for (const stored of unet.names) {
     const name = presentName(stored, modules)
-    if (name === undefined) throw unknownTensor(unet, stored, "a Stable Diffusion UNet")
+    if (name === undefined) throw unknownTensor(unet, stored, 'a Stable Diffusion UNet')
     names.add(name, stored)
   }
   return names.weights()

@@ -34,7 +34,8 @@ const presentName = (stored: string, levels: number): string | undefined => {
   const resnet = (part: string): string => (part === 'nin_shortcut' ? 'conv_shortcut' : part)
   const middle = /^mid\.block_([12])\.(norm1|conv1|norm2|conv2|nin_shortcut)$/.exec(rest)
   if (middle) return `${side}.mid_block.resnets.${Number(middle[1]) - 1}.${resnet(middle[2]!)}${end}`
-  const block = /^(down|up)\.(\d+)\.(?:block\.(\d+)\.(norm1|conv1|norm2|conv2|nin_shortcut)|(down|up)sample\.conv)$/.exec(rest)
+  const block =
+    /^(down|up)\.(\d+)\.(?:block\.(\d+)\.(norm1|conv1|norm2|conv2|nin_shortcut)|(down|up)sample\.conv)$/.exec(rest)
   if (!block || (block[1] === 'down') !== (side === 'encoder')) return undefined
   const level = side === 'encoder' ? Number(block[2]) : levels - 1 - Number(block[2])
   const at = `${side}.${block[1]}_blocks.${level}`
@@ -69,7 +70,9 @@ export const vaeConfigJson = (vae: Checkpoint, traits: VaeTraits): ConfigJson =>
   const channels = Array.from({ length: levels }, (_, i) => vae.dimension(`encoder.down.${i}.block.0.conv1.weight`, 0))
   const resnets = channels.map((_, i) => vae.count(`encoder.down.${i}.block.`))
   if (resnets.some((n) => n !== resnets[0]))
-    throw unsupported(`${vae.path}: expected equally many residual blocks in every level of the VAE but they are ${resnets.join(', ')}`)
+    throw unsupported(
+      `${vae.path}: expected equally many residual blocks in every level of the VAE but they are ${resnets.join(', ')}`
+    )
   const { sampleSize } = traits
   return {
     _class_name: 'AutoencoderKL',
