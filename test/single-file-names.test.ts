@@ -158,7 +158,7 @@ const readFolderScheduler = async (name: string): Promise<{ _class_name: string 
   return { ...scheduler.config, _class_name: scheduler.className }
 }
 
-test('an inpainting UNet is recognised, and refused by text-to-image', async () => {
+test('an inpainting UNet is recognised', async () => {
   const shapes = singleFileShapes('sd15-inpaint')
   const model = await describe(shapes)
   assert.is(model.unet.config.inChannels, 9)

@@ -8,7 +8,14 @@ import * as assert from 'uvu/assert'
 import { family, optionsOf } from './support/cases.js'
 import { relativeError } from './support/compare.js'
 import { reference } from './support/paths.js'
-import { rawTensors, rejects, type Shapes, writeShapes, writeTinySingleFile } from './support/single-file.js'
+import {
+  rawTensors,
+  rejects,
+  type Shapes,
+  singleFileShapes,
+  writeShapes,
+  writeTinySingleFile
+} from './support/single-file.js'
 
 const test = suite('single-file')
 const scratch = mkdtempSync(join(tmpdir(), 'nd-single-'))
@@ -86,6 +93,47 @@ for (const name of ['sd15', 'sd2', 'sdxl'])
     await file.dispose()
     await folder.dispose()
   })
+
+/** The shapes of a real model with narrower layers, whose heads and groups still follow the real models' rules. */
+const narrow = (name: string): Shapes => {
+  const unet = (d: number): number => ({ 768: 64, 1024: 64, 2048: 128, 2816: 64 + 6 * 256 })[d] ?? (d % 320 ? d : d / 5)
+  const vae = (d: number): number => (d % 128 ? d : d / 4)
+  const text =
+    (width: number) =>
+    (d: number): number =>
+      d % width ? d : (64 * d) / width
+  const size = (tensor: string): ((d: number) => number) => {
+    if (tensor.startsWith('model.')) return unet
+    if (tensor.startsWith('first_stage_model.')) return vae
+    return text(name === 'sd2' ? 1024 : tensor.startsWith('conditioner.embedders.1.') ? 1280 : 768)
+  }
+  return Object.fromEntries(
+    Object.entries(singleFileShapes(name)).map(([tensor, shape]) => [tensor, shape.map(size(tensor))])
+  )
+}
+
+for (const name of ['sd15', 'sd2', 'sdxl'])
+  test(`${name}: a file alone loads and paints`, async () => {
+    const path = join(scratch, `narrow-${name}.safetensors`)
+    writeShapes(path, narrow(name))
+    const pipe = await Pipeline.fromPretrained(path)
+    assert.is(pipe.tokenizer.vocabSize, 49408)
+    assert.is(pipe.tokenizer.padTokenId, name === 'sd2' ? 0 : 49407)
+    assert.is(pipe.tokenizer2?.padTokenId, name === 'sdxl' ? 0 : undefined)
+    assert.is(pipe.warnings.length, name === 'sd2' ? 1 : 0)
+    const { images } = await pipe.txt2img({ prompt: 'a fox!', steps: 1, width: 64, height: 64, seed: 1 })
+    // Weights of zero decode to the middle of the range.
+    assert.ok(images[0]!.data.every((v) => v === 127 || v === 128))
+    await pipe.dispose()
+    rmSync(path)
+  })
+
+test('an inpainting checkpoint is refused by text-to-image', async () => {
+  const path = join(scratch, 'inpaint.safetensors')
+  const input = 'model.diffusion_model.input_blocks.0.0.weight'
+  writeShapes(path, { ...narrow('sd15'), [input]: [64, 9, 3, 3] })
+  await rejects(() => Pipeline.fromPretrained(path), 'ERR_ND_UNSUPPORTED', 'from 9 to 4')
+})
 
 test('tiny models need config, and say so', async () => {
   for (const name of ['sd15', 'sd2', 'sdxl'])
