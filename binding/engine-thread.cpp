@@ -5,7 +5,7 @@
 namespace nd::binding {
 
 namespace {
-void stopHook(void* thread) { static_cast<EngineThread*>(thread)->stop(); }
+void stopHook(void* thread) { static_cast<EngineThread*>(thread)->endWithEnvironment(); }
 }  // namespace
 
 EngineThread::EngineThread(Napi::Env env, EngineState state, std::function<void(bool busy)> onBusy)
@@ -20,9 +20,15 @@ EngineThread::EngineThread(Napi::Env env, EngineState state, std::function<void(
 }
 
 EngineThread::~EngineThread() {
+  if (environmentEnded_) return;
   napi_remove_env_cleanup_hook(env_, stopHook, this);
   stop();
   toJs_.Release();
+}
+
+void EngineThread::endWithEnvironment() {
+  stop();
+  environmentEnded_ = true;
 }
 
 void EngineThread::stop() {

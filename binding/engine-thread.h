@@ -57,6 +57,9 @@ class EngineThread {
   /// Aborts what runs and waits, and joins the thread. Their promises reject with ERR_ND_ABORTED if
   /// JavaScript still runs.
   void stop();
+  /// The same when the environment goes away: it tears the thread-safe function down by itself, possibly
+  /// before the session that owns this is finalized, so that nothing here may touch it any more.
+  void endWithEnvironment();
 
  private:
   void loop();
@@ -72,7 +75,8 @@ class EngineThread {
   std::deque<std::shared_ptr<Job>> queue_;
   std::shared_ptr<Job> running_;
   bool stopping_ = false;
-  size_t pending_ = 0;  // JavaScript's thread only
+  bool environmentEnded_ = false;  // JavaScript's thread only
+  size_t pending_ = 0;             // JavaScript's thread only
   std::thread thread_;
 };
 

@@ -36,7 +36,21 @@ void expectChannels(const Shape& shape, const char* name, int64_t channels) {
                        static_cast<long long>(channels), name, shape.text().c_str()));
 }
 
-/// load('textEncoder' | 'unet' | 'vae', config, files, [name, file, stored][])
+/// undefined, or { rows?: [begin, end], transpose?: boolean }.
+TensorView tensorView(const Napi::Value& value) {
+  TensorView view;
+  if (value.IsUndefined()) return view;
+  const auto o = value.As<Napi::Object>();
+  if (const Napi::Value rows = o.Get("rows"); !rows.IsUndefined()) {
+    const auto range = rows.As<Napi::Array>();
+    view.begin = range.Get(0u).As<Napi::Number>().Int64Value();
+    view.end = range.Get(1u).As<Napi::Number>().Int64Value();
+  }
+  view.transpose = o.Get("transpose").ToBoolean();
+  return view;
+}
+
+/// load('textEncoder' | 'unet' | 'vae', config, files, [name, file, stored, { rows?, transpose? }?][])
 class Load : public Job {
  public:
   explicit Load(const Napi::CallbackInfo& info) : Job(info.Env()) {
@@ -57,7 +71,7 @@ class Load : public Job {
     for (uint32_t i = 0; i < tensors.Length(); i++) {
       const auto t = tensors.Get(i).As<Napi::Array>();
       sources_.push_back({t.Get(0u).As<Napi::String>(), t.Get(1u).As<Napi::Number>().Uint32Value(),
-                          t.Get(2u).As<Napi::String>()});
+                          t.Get(2u).As<Napi::String>(), tensorView(t.Get(3u))});
       if (sources_.back().file >= files_.size())
         throw Error(ErrorCode::InvalidArgument, "Expected a file's index in tensors");
     }
@@ -66,7 +80,7 @@ class Load : public Job {
     TensorMap tensors(component_);
     std::vector<std::shared_ptr<const SafetensorsFile>> open;
     for (const std::string& path : files_) open.push_back(SafetensorsFile::open(path));
-    for (const Source& s : sources_) tensors.add(s.name, open[s.file], s.stored);
+    for (const Source& s : sources_) tensors.add(s.name, open[s.file], s.stored, s.view);
     const WeightLoader loader(context.backend, tensors);
     if (component_ == "unet")
       state.models.unet = std::make_unique<UNet>(unet_, loader);
@@ -84,6 +98,7 @@ class Load : public Job {
     std::string name;
     uint32_t file;
     std::string stored;
+    TensorView view;
   };
   std::string component_;
   ClipTextConfig text_;

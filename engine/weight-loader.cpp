@@ -1,5 +1,7 @@
 #include "engine/weight-loader.h"
 
+#include <cstring>
+
 namespace nd {
 
 namespace {
@@ -13,8 +15,43 @@ Shape withoutTrailingOnes(Shape shape) {
 }  // namespace
 
 void TensorMap::add(const std::string& name, std::shared_ptr<const SafetensorsFile> file,
-                    const std::string& stored) {
-  sources_[name] = {std::move(file), stored};
+                    const std::string& stored, const TensorView& view) {
+  sources_[name] = {std::move(file), stored, view};
+}
+
+HostTensor TensorMap::viewed(HostTensor tensor, const TensorView& view, const std::string& name) const {
+  const auto wrong = [&](const char* expected) {
+    return Error(
+        ErrorCode::ModelFormat,
+        format("%s: expected %s for tensor %s but it is stored as %s of shape %s", component_.c_str(),
+               expected, name.c_str(), tensor.name.c_str(), tensor.shape.text().c_str()));
+  };
+  if (view.end < 0 && !view.transpose) return tensor;
+  const int bits = dtypeBits(tensor.dtype);
+  if (bits % 8) throw wrong("elements of whole bytes");
+  const size_t bytes = static_cast<size_t>(bits / 8);
+  if (view.end >= 0) {
+    if (tensor.shape.rank < 1 || view.begin < 0 || view.begin > view.end || view.end > tensor.shape[0])
+      throw wrong("enough rows");
+    const int64_t row = tensor.shape[0] ? tensor.shape.count() / tensor.shape[0] : 0;
+    tensor.data = static_cast<const uint8_t*>(tensor.data) + static_cast<size_t>(view.begin * row) * bytes;
+    tensor.shape.dim[0] = view.end - view.begin;
+  }
+  if (view.transpose) {
+    if (tensor.shape.rank != 2) throw wrong("a matrix");
+    const int64_t rows = tensor.shape[0], columns = tensor.shape[1];
+    std::vector<uint64_t> copy((static_cast<size_t>(rows * columns) * bytes + 7) / 8);
+    const auto* from = static_cast<const uint8_t*>(tensor.data);
+    auto* to = reinterpret_cast<uint8_t*>(copy.data());
+    for (int64_t r = 0; r < rows; r++)
+      for (int64_t c = 0; c < columns; c++)
+        std::memcpy(to + static_cast<size_t>(c * rows + r) * bytes,
+                    from + static_cast<size_t>(r * columns + c) * bytes, bytes);
+    copies_.push_back(std::move(copy));
+    tensor.data = copies_.back().data();
+    tensor.shape = {columns, rows};
+  }
+  return tensor;
 }
 
 HostTensor TensorMap::get(const std::string& name, const Shape& shape) const {
@@ -25,7 +62,8 @@ HostTensor TensorMap::get(const std::string& name, const Shape& shape) const {
         format("%s: expected a tensor %s of shape %s but the weights have none; is config.json the one that "
                "belongs to these weights?",
                component_.c_str(), name.c_str(), shape.text().c_str()));
-  HostTensor tensor = found->second.file->tensor(found->second.stored);
+  const Source& source = found->second;
+  HostTensor tensor = viewed(source.file->tensor(source.stored), source.view, name);
   if (!(withoutTrailingOnes(tensor.shape) == withoutTrailingOnes(shape)))
     throw Error(
         ErrorCode::ModelFormat,

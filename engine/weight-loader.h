@@ -12,15 +12,24 @@
 
 namespace nd {
 
-/// Where one component's tensors are: canonical name → file and stored name.
+/// Which part of a stored tensor is meant, and how: original checkpoints fuse projections and store matrices
+/// the other way round.
+struct TensorView {
+  int64_t begin = 0, end = -1;  // rows [begin, end) of the first dimension; end -1: all of them
+  bool transpose = false;       // the matrix [rows, columns] is stored as [columns, rows]
+};
+
+/// Where one component's tensors are: canonical name → file, stored name and view.
 class TensorMap {
  public:
   /// `component` names it in messages: "unet".
   explicit TensorMap(std::string component) : component_(std::move(component)) {}
-  void add(const std::string& name, std::shared_ptr<const SafetensorsFile> file, const std::string& stored);
+  void add(const std::string& name, std::shared_ptr<const SafetensorsFile> file, const std::string& stored,
+           const TensorView& view = {});
   bool has(const std::string& name) const { return sources_.count(name) > 0; }
   /// Throws Error(ModelFormat) where the tensor is missing or has another shape; trailing dimensions of 1 do
-  /// not count ([C, C, 1, 1] is [C, C]).
+  /// not count ([C, C, 1, 1] is [C, C]). The bytes lie in the file, also those of a range of rows; a
+  /// transposed tensor is a copy that lives as long as this map. Not thread-safe.
   HostTensor get(const std::string& name, const Shape& shape) const;
   const std::string& component() const { return component_; }
 
@@ -28,9 +37,13 @@ class TensorMap {
   struct Source {
     std::shared_ptr<const SafetensorsFile> file;
     std::string stored;
+    TensorView view;
   };
+  HostTensor viewed(HostTensor tensor, const TensorView& view, const std::string& name) const;
+
   std::string component_;
   std::unordered_map<std::string, Source> sources_;
+  mutable std::vector<std::vector<uint64_t>> copies_;  // words, so that every element is aligned
 };
 
 /// A TensorMap seen from one module: at("down_blocks.0") is the loader of that submodule.

@@ -4,6 +4,7 @@ import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { DiffusionError } from './errors.js'
+import type { TensorView } from './models/weights.js'
 import type { StepPlan } from './step-plan.js'
 import type { Tensor } from './tensor.js'
 
@@ -90,7 +91,7 @@ export interface NativeSession {
     component: 'textEncoder' | 'unet' | 'vae',
     config: object,
     files: readonly string[],
-    tensors: readonly (readonly [name: string, file: number, stored: string])[]
+    tensors: readonly (readonly [name: string, file: number, stored: string, view?: TensorView | undefined])[]
   ): Promise<void>
   encodeText(encoder: number, ids: Int32Array, length: number): Promise<NativeTextOutput>
   predict(request: {

@@ -3,9 +3,12 @@ import { basename, join } from 'node:path'
 import { native, packageRoot, translating, translatingSync, type NativeSession } from './binding.js'
 import { disposedError, TextEncoder, UNet, Vae } from './components.js'
 import { DiffusionError, invalidArgument, unsupported } from './errors.js'
-import { type Component, isSdxl, type ModelFolder, readModelFolder, readVaeFolder } from './models/folder.js'
+import { type Component, isSdxl, type ModelFolder } from './models/folder.js'
+import { readModel } from './models/model.js'
+import type { CheckpointReader } from './models/single-file/checkpoint.js'
+import { loadTokenizer } from './models/tokenizer-source.js'
 import { vaeFactor, type VaeConfig } from './models/vae.js'
-import type { ComponentWeights, HeaderReader } from './models/weights.js'
+import type { ComponentWeights } from './models/weights.js'
 import { createScheduler, Scheduler } from './schedulers/index.js'
 import {
   resolveEdit,
@@ -16,7 +19,7 @@ import {
   type InpaintOptions
 } from './img2img-options.js'
 import { taskError, tasks, tasksOf, unetChannelsError, type Task } from './tasks.js'
-import { ClipTokenizer } from './tokenizer/clip-tokenizer.js'
+import type { ClipTokenizer } from './tokenizer/clip-tokenizer.js'
 import { generate, type GenerationResult, type Txt2ImgModels } from './txt2img.js'
 import { resolveOptions, type StepEvent, type Txt2ImgOptions } from './txt2img-options.js'
 import { integerIn, knownKeys, oneOf } from './validate.js'
@@ -30,8 +33,12 @@ export interface LoadOptions {
   threads?: number
   /** Instead of the model's own: an instance, a diffusers class name or an AUTOMATIC1111 label. */
   scheduler?: Scheduler | string
-  /** Folder of another AutoencoderKL. */
+  /** Another AutoencoderKL: a folder, or a .safetensors file in the original layout. */
   vae?: string
+  /** Single files: a diffusers folder with the configurations and tokenizers to use; its weights are not read. */
+  config?: string
+  /** What the UNet predicts, where the model does not say it (single files of Stable Diffusion 2) or says it wrongly. */
+  predictionType?: 'epsilon' | 'v_prediction' | 'sample'
   /** Take *.VARIANT.safetensors. */
   variant?: string
   /** Ends the loading between two components. */
@@ -45,6 +52,8 @@ const known: readonly (keyof LoadOptions)[] = [
   'threads',
   'scheduler',
   'vae',
+  'config',
+  'predictionType',
   'variant',
   'signal',
   'onProgress'
@@ -112,7 +121,8 @@ export class Pipeline {
   }
 
   /**
-   * Loads a model: a folder in the diffusers layout, or 'postcard', the bundled one.
+   * Loads a model: a folder in the diffusers layout, a .safetensors checkpoint in the original one (SD1, SD2, SDXL), or
+   * 'postcard', the bundled one.
    * @throws DiffusionError ERR_ND_MODEL_NOT_FOUND, ERR_ND_MODEL_FORMAT, ERR_ND_UNSUPPORTED, ERR_ND_INVALID_ARGUMENT,
    *   ERR_ND_CUDA_UNAVAILABLE, ERR_ND_OUT_OF_MEMORY, ERR_ND_NO_BINARY; signal.reason
    */
@@ -125,15 +135,19 @@ export class Pipeline {
     const choice = chooseDevice(options.device ?? 'auto', options.dtype ?? 'auto')
     const threads = options.threads === undefined ? 0 : integerIn('threads', options.threads, 1, 1024)
     const path = resolveSource(source)
-    const reading = { readHeader, ...(options.variant === undefined ? {} : { variant: options.variant }) }
-    const folder = await readModelFolder(path, reading)
-    const vae = options.vae === undefined ? folder.vae : await readVaeFolder(options.vae, { readHeader })
+    const { variant, config, predictionType } = options
+    if (predictionType !== undefined && options.scheduler instanceof Scheduler)
+      throw invalidArgument(
+        'predictionType',
+        'nothing next to a scheduler instance, which has its own,',
+        predictionType
+      )
+    const folder = await readModel(path, { readHeader, variant, config, predictionType, vae: options.vae })
+    const { vae } = folder
     if (tasksOf(folder, vae.config.latentChannels).length === 0)
       throw unetChannelsError(folder, vae.config.latentChannels)
     const scheduler = chooseScheduler(options.scheduler, folder)
-    const tokenizers = [folder.tokenizer, folder.tokenizer2]
-      .filter((t) => t !== null)
-      .map((t) => ClipTokenizer.fromFolder(t))
+    const tokenizers = [folder.tokenizer, folder.tokenizer2].filter((t) => t !== null).map(loadTokenizer)
 
     const session = translatingSync(() => new (native().Session)({ device: choice.device, threads }))
     const parts: [kind: 'textEncoder' | 'unet' | 'vae', component: Component<object>][] = [
@@ -151,7 +165,7 @@ export class Pipeline {
       await session.unload()
       throw error
     }
-    return new Pipeline(session, folder, vae.config, tokenizers, choice, scheduler, basename(path))
+    return new Pipeline(session, folder, vae.config, tokenizers, choice, scheduler, basename(path, '.safetensors'))
   }
 
   get scheduler(): Scheduler {
@@ -290,7 +304,7 @@ export class Pipeline {
   }
 }
 
-const readHeader: HeaderReader = (path) => translatingSync(() => native().readHeader(path))
+const readHeader: CheckpointReader = (path) => translatingSync(() => native().readHeader(path))
 
 const loadedEncoders = (folder: ModelFolder) => [folder.textEncoder, folder.textEncoder2].filter((e) => e !== null)
 
@@ -305,23 +319,19 @@ const loadComponent = (
       kind,
       config,
       weights.files,
-      weights.tensors.map((t) => [t.name, t.file, t.stored] as const)
+      weights.tensors.map((t) => [t.name, t.file, t.stored, t.view] as const)
     )
   )
 
 const resolveSource = (source: unknown): string => {
   if (typeof source !== 'string' || source === '')
-    throw invalidArgument('source', "a model folder's path or 'postcard'", source)
+    throw invalidArgument('source', "the path of a model's folder or .safetensors file, or 'postcard'", source)
   if (source === 'postcard' && !existsSync(source)) return join(packageRoot, 'models', 'postcard')
   if (/\.(ckpt|pt|pth|bin)$/.test(source))
     throw unsupported(
       `${source}: pickled weights can run code and are not loaded; convert the model with diffusers' save_pretrained(folder, safe_serialization=True)`
     )
-  if (source.endsWith('.safetensors'))
-    throw unsupported(
-      `${source}: single-file checkpoints are not supported yet; convert it to a folder with diffusers' from_single_file(…).save_pretrained(folder)`
-    )
-  if (!existsSync(source) && /^[\w.-]+\/[\w.-]+$/.test(source))
+  if (!existsSync(source) && !source.endsWith('.safetensors') && /^[\w.-]+\/[\w.-]+$/.test(source))
     throw new DiffusionError(
       'ERR_ND_MODEL_NOT_FOUND',
       `${source}: expected an existing folder; downloads from the hub are not supported yet: fetch it with \`hf download ${source}\` and give the folder's path`

@@ -18,7 +18,11 @@ program
   .description('paint a picture (the default command)')
   .argument('<prompt>', 'what to paint')
   .option('-o, --output <path>', 'where to write: .png (with the parameters in it), .jpg or .webp', 'out.png')
-  .option('-m, --model <source>', "'postcard' (bundled) or a model: a folder in the diffusers layout", 'postcard')
+  .option(
+    '-m, --model <source>',
+    "'postcard' (bundled) or a model: a folder in the diffusers layout or a .safetensors checkpoint",
+    'postcard'
+  )
   .option('-n, --negative <prompt>', 'what not to paint')
   .option('-i, --image <path>', 'a picture to begin with (or, for InstructPix2Pix models, to edit)')
   .option('--strength <number>', 'how much to change of --image, 0 to 1', numberArgument)

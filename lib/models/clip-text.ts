@@ -43,8 +43,7 @@ export const parseClipTextConfig = (json: ConfigJson, className: ClipTextClass, 
   const heads = config.integer('num_attention_heads', 8)
   if (hiddenSize % heads) throw config.wrong('hidden_size', `a multiple of num_attention_heads (${heads})`)
   const activation = config.string('hidden_act', 'quick_gelu')
-  if (activation !== 'quick_gelu' && activation !== 'gelu')
-    throw config.refused('hidden_act', '"quick_gelu" or "gelu"')
+  if (activation !== 'quick_gelu' && activation !== 'gelu') throw config.refused('hidden_act', '"quick_gelu" or "gelu"')
   return {
     vocabSize: config.integer('vocab_size', 49408),
     hiddenSize,

@@ -41,6 +41,7 @@ export const readJson = async (path: string, what: string): Promise<ConfigJson> 
       : (error as Error).message
     throw modelFormat(`${path}: expected valid JSON (${what}) but ${remedy}`)
   }
-  if (!isObject(json)) throw modelFormat(`${path}: expected a JSON object (${what}) but received ${JSON.stringify(json).slice(0, 60)}`)
+  if (!isObject(json))
+    throw modelFormat(`${path}: expected a JSON object (${what}) but received ${JSON.stringify(json).slice(0, 60)}`)
   return json
 }

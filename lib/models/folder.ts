@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import { modelFormat, unsupported } from '../errors.js'
 import { parseClipTextConfig, type ClipTextClass, type ClipTextConfig } from './clip-text.js'
 import type { ConfigJson } from './config-reader.js'
+import type { TokenizerSource } from './tokenizer-source.js'
 import { isFolder, listFolder, modelNotFound, readJson } from './files.js'
 import { parseUNetConfig, type UNetConfig } from './unet.js'
 import { parseVaeConfig, type VaeConfig } from './vae.js'
@@ -39,11 +40,11 @@ export interface ModelFolder {
   readonly vae: Component<VaeConfig>
   /** null only in SDXL models without the first text encoder. */
   readonly textEncoder: Component<ClipTextConfig> | null
-  /** Folders with vocab.json and merges.txt, or tokenizer.json. */
-  readonly tokenizer: string | null
+  /** In a folder's model, the tokenizer's folder. */
+  readonly tokenizer: TokenizerSource | null
   /** SDXL only. */
   readonly textEncoder2: Component<ClipTextConfig> | null
-  readonly tokenizer2: string | null
+  readonly tokenizer2: TokenizerSource | null
   /** The scheduler's class and its config JSON as it is (snake_case). */
   readonly scheduler: { readonly className: string; readonly config: ConfigJson }
   /** SDXL: an empty negative prompt means zeros instead of the encoded empty text; true by default. */
@@ -58,6 +59,11 @@ export interface ReadFolderOptions {
   readonly readHeader: HeaderReader
   /** Weights from *.VARIANT.safetensors, as diffusers' `variant`. */
   readonly variant?: string
+  /** Where the weights come from if not from the folder, and what stands in for a tokenizer that it lacks. */
+  readonly origin?: {
+    weightsOf(component: string): ComponentWeights
+    tokenizerOf(component: string, vocabSize: number): TokenizerSource
+  }
 }
 
 /** The class of each component as model_index.json names it; null where it is [null, null] or missing. */
@@ -65,15 +71,21 @@ const componentClass = (index: ConfigJson, name: string, source: string): string
   const entry = index[name]
   if (entry === undefined || entry === null) return null
   const valid = Array.isArray(entry) && entry.length === 2 && entry.every((e) => e === null || typeof e === 'string')
-  if (!valid) throw modelFormat(`${source}: expected [library, class] for ${name} but received ${JSON.stringify(entry).slice(0, 60)}`)
+  if (!valid)
+    throw modelFormat(
+      `${source}: expected [library, class] for ${name} but received ${JSON.stringify(entry).slice(0, 60)}`
+    )
   return (entry as (string | null)[])[1] ?? null
 }
 
 const readClass = (index: ConfigJson, source: string): PipelineClass => {
   const name = index._class_name
-  if (typeof name !== 'string') throw modelFormat(`${source}: expected a pipeline class for _class_name but received ${JSON.stringify(name)}`)
+  if (typeof name !== 'string')
+    throw modelFormat(`${source}: expected a pipeline class for _class_name but received ${JSON.stringify(name)}`)
   if (!(pipelineClasses as readonly string[]).includes(name))
-    throw unsupported(`${source}: pipeline class ${JSON.stringify(name)} is not supported, only ${pipelineClasses.join(', ')}`)
+    throw unsupported(
+      `${source}: pipeline class ${JSON.stringify(name)} is not supported, only ${pipelineClasses.join(', ')}`
+    )
   return name as PipelineClass
 }
 
@@ -81,28 +93,60 @@ const readClass = (index: ConfigJson, source: string): PipelineClass => {
 const textParts = (className: PipelineClass) =>
   isSdxl(className)
     ? [
-        { encoder: 'text_encoder', tokenizer: 'tokenizer', classes: ['CLIPTextModel', 'CLIPTextModelWithProjection'], optional: true },
-        { encoder: 'text_encoder_2', tokenizer: 'tokenizer_2', classes: ['CLIPTextModelWithProjection'], optional: false }
+        {
+          encoder: 'text_encoder',
+          tokenizer: 'tokenizer',
+          classes: ['CLIPTextModel', 'CLIPTextModelWithProjection'],
+          optional: true
+        },
+        {
+          encoder: 'text_encoder_2',
+          tokenizer: 'tokenizer_2',
+          classes: ['CLIPTextModelWithProjection'],
+          optional: false
+        }
       ]
-    : [{ encoder: 'text_encoder', tokenizer: 'tokenizer', classes: ['CLIPTextModel', 'CLIPTextModelWithProjection'], optional: false }]
+    : [
+        {
+          encoder: 'text_encoder',
+          tokenizer: 'tokenizer',
+          classes: ['CLIPTextModel', 'CLIPTextModelWithProjection'],
+          optional: false
+        }
+      ]
 
-const known = new Set(['unet', 'vae', 'scheduler', 'text_encoder', 'tokenizer', 'text_encoder_2', 'tokenizer_2', 'safety_checker', 'feature_extractor'])
+const known = new Set([
+  'unet',
+  'vae',
+  'scheduler',
+  'text_encoder',
+  'tokenizer',
+  'text_encoder_2',
+  'tokenizer_2',
+  'safety_checker',
+  'feature_extractor'
+])
 
 const readComponent = async <Config>(
-  folder: string,
+  path: string,
+  name: string,
   kind: ComponentKind,
   parse: (json: ConfigJson, source: string) => Config,
   options: ReadFolderOptions
 ): Promise<Component<Config>> => {
-  if (!(await isFolder(folder))) throw modelNotFound(`${folder}: expected this folder, as model_index.json names it, but there is none`)
+  const folder = join(path, name)
+  if (!(await isFolder(folder)))
+    throw modelNotFound(`${folder}: expected this folder, as model_index.json names it, but there is none`)
   const source = join(folder, 'config.json')
   const config = parse(await readJson(source, "the component's config"), source)
-  return { folder, config, weights: await findWeights(folder, kind, options.readHeader, options.variant) }
+  const weights =
+    options.origin?.weightsOf(name) ?? (await findWeights(folder, kind, options.readHeader, options.variant))
+  return { folder, config, weights }
 }
 
 /** A VAE's own folder: config.json and weights, as `vae` of a pipeline or a repository that has nothing else. */
 export const readVaeFolder = (path: string, options: ReadFolderOptions): Promise<Component<VaeConfig>> =>
-  readComponent(path, 'vae', parseVaeConfig, options)
+  readComponent(path, '', 'vae', parseVaeConfig, options)
 
 /**
  * Reads a model in the diffusers layout.
@@ -124,9 +168,12 @@ export const readModelFolder = async (path: string, options: ReadFolderOptions):
 
   const required = (name: string, accepted: readonly string[] | undefined, optional = false): string | null => {
     const found = componentClass(index, name, source)
-    if (found === null && !optional) throw modelFormat(`${source}: expected a component ${name} for ${className} but it has none`)
+    if (found === null && !optional)
+      throw modelFormat(`${source}: expected a component ${name} for ${className} but it has none`)
     if (found !== null && accepted && !accepted.includes(found))
-      throw unsupported(`${source}: ${name} of class ${JSON.stringify(found)} is not supported, only ${accepted.join(', ')}`)
+      throw unsupported(
+        `${source}: ${name} of class ${JSON.stringify(found)} is not supported, only ${accepted.join(', ')}`
+      )
     return found
   }
   required('unet', ['UNet2DConditionModel'])
@@ -137,14 +184,17 @@ export const readModelFolder = async (path: string, options: ReadFolderOptions):
       const encoderClass = required(encoder, classes, optional)
       if (encoderClass === null) return { encoder: null, tokenizer: null }
       required(tokenizer, ['CLIPTokenizer', 'CLIPTokenizerFast'])
-      const parse = (json: ConfigJson, file: string): ClipTextConfig => parseClipTextConfig(json, encoderClass as ClipTextClass, file)
+      const parse = (json: ConfigJson, file: string): ClipTextConfig =>
+        parseClipTextConfig(json, encoderClass as ClipTextClass, file)
       const folder = join(path, tokenizer)
-      if (!(await isFolder(folder))) throw modelNotFound(`${folder}: expected the tokenizer's folder but there is none`)
-      return { encoder: await readComponent(join(path, encoder), 'clip-text', parse, options), tokenizer: folder }
+      const component = await readComponent(path, encoder, 'clip-text', parse, options)
+      if (await isFolder(folder)) return { encoder: component, tokenizer: folder }
+      if (!options.origin) throw modelNotFound(`${folder}: expected the tokenizer's folder but there is none`)
+      return { encoder: component, tokenizer: options.origin.tokenizerOf(encoder, component.config.vocabSize) }
     })
   )
-  const unet = await readComponent(join(path, 'unet'), 'unet', parseUNetConfig, options)
-  const vae = await readVaeFolder(join(path, 'vae'), options)
+  const unet = await readComponent(path, 'unet', 'unet', parseUNetConfig, options)
+  const vae = await readComponent(path, 'vae', 'vae', parseVaeConfig, options)
   const encoders = texts.map((text) => text.encoder)
   const requiresAestheticsScore = readFlag(index, 'requires_aesthetics_score', false, source)
   checkWidths(path, unet.config, encoders, requiresAestheticsScore ? 5 : 6)
@@ -168,7 +218,8 @@ export const readModelFolder = async (path: string, options: ReadFolderOptions):
 
 const readFlag = (index: ConfigJson, key: string, fallback: boolean, source: string): boolean => {
   const value = index[key] ?? fallback
-  if (typeof value !== 'boolean') throw modelFormat(`${source}: expected true or false for ${key} but received ${JSON.stringify(value)}`)
+  if (typeof value !== 'boolean')
+    throw modelFormat(`${source}: expected true or false for ${key} but received ${JSON.stringify(value)}`)
   return value
 }
 
@@ -181,14 +232,24 @@ const readScheduler = async (path: string, index: ConfigJson, source: string): P
   return { className, config }
 }
 
-/** What the text encoders make must be as wide as the UNet reads. */
-const checkWidths = (path: string, unet: UNetConfig, encoders: readonly (Component<ClipTextConfig> | null)[], ids: 5 | 6): void => {
+/**
+ * What the text encoders make must be as wide as the UNet reads.
+ * @param ids time ids of SDXL's UNets: 6, the refiner's 5
+ * @param source what says so, for messages
+ */
+export const checkWidths = (
+  path: string,
+  unet: UNetConfig,
+  encoders: readonly (Component<ClipTextConfig> | null)[],
+  ids: 5 | 6,
+  source = 'unet/config.json'
+): void => {
   const made = encoders.reduce((sum, encoder) => sum + (encoder?.config.hiddenSize ?? 0), 0)
   const attends = unet.levels.filter((level) => level.heads > 0 || level.upHeads > 0)
   const wrong = attends.find((level) => level.contextWidth !== made)
   if (wrong)
     throw modelFormat(
-      `${path}: expected text encoders of ${wrong.contextWidth} features together, as unet/config.json has ` +
+      `${path}: expected text encoders of ${wrong.contextWidth} features together, as ${source} has ` +
         `cross_attention_dim, but theirs have ${made}; are the components of one model?`
     )
   // SDXL's text_time embedding: the pooled text, then six numbers for sizes and crop (the refiner: five).
@@ -196,7 +257,7 @@ const checkWidths = (path: string, unet: UNetConfig, encoders: readonly (Compone
   const added = pooled + ids * unet.addedTimeWidth
   if (unet.addedTimeWidth > 0 && unet.addedInputWidth !== added)
     throw modelFormat(
-      `${path}: expected projection_class_embeddings_input_dim ${added} in unet/config.json, as the pooled text has ${pooled} ` +
+      `${path}: expected projection_class_embeddings_input_dim ${added} in ${source}, as the pooled text has ${pooled} ` +
         `and ${ids} time ids ${ids} · ${unet.addedTimeWidth} (requires_aesthetics_score in model_index.json: 5, else 6), but received ${unet.addedInputWidth}`
     )
 }
@@ -211,4 +272,3 @@ const warningsFor = (index: ConfigJson, source: string): string[] => {
   }
   return warnings
 }
-

@@ -126,19 +126,26 @@ export const parseUNetConfig = (json: ConfigJson, source: string): UNetConfig =>
   const channels = config.integers('block_out_channels', [320, 640, 1280, 1280])
   const depth = channels.length
   if (depth === 0) throw config.wrong('block_out_channels', 'at least one level')
-  const down = blockTypes(config, 'down_block_types', [crossAttnDown, crossAttnDown, crossAttnDown, 'DownBlock2D'], downTypes)
+  const down = blockTypes(
+    config,
+    'down_block_types',
+    [crossAttnDown, crossAttnDown, crossAttnDown, 'DownBlock2D'],
+    downTypes
+  )
   const up = blockTypes(config, 'up_block_types', ['UpBlock2D', crossAttnUp, crossAttnUp, crossAttnUp], upTypes)
   if (down.length !== depth || up.length !== depth)
     throw config.wrong('block_out_channels', `${down.length} down blocks, ${up.length} up blocks and as many channels`)
 
   const onlyCross = config.raw('only_cross_attention') ?? false
-  if (onlyCross !== false && !isArrayOf(onlyCross, (e) => e === false)) throw config.refused('only_cross_attention', 'false')
+  if (onlyCross !== false && !isArrayOf(onlyCross, (e) => e === false))
+    throw config.refused('only_cross_attention', 'false')
   const timeWidth = config.raw('time_embedding_dim') ?? null
   if (timeWidth !== null && timeWidth !== 4 * channels[0]!)
     throw config.refused('time_embedding_dim', `null or 4 · ${channels[0]}`)
 
   const normGroups = config.integer('norm_num_groups', 32)
-  if (channels.some((c) => c % normGroups)) throw config.wrong('block_out_channels', `multiples of norm_num_groups (${normGroups})`)
+  if (channels.some((c) => c % normGroups))
+    throw config.wrong('block_out_channels', `multiples of norm_num_groups (${normGroups})`)
   const resnets = config.perLevel('layers_per_block', 2, depth)
   const heads = config.perLevel('attention_head_dim', 8, depth)
   const contextWidths = config.perLevel('cross_attention_dim', 1280, depth)

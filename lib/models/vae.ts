@@ -44,10 +44,12 @@ export const parseVaeConfig = (json: ConfigJson, source: string): VaeConfig => {
   ] as const) {
     const types = config.strings(key, [type])
     if (types.some((t) => t !== type)) throw config.refused(key, type)
-    if (types.length !== channels.length) throw config.wrong(key, `as many blocks as block_out_channels (${channels.length})`)
+    if (types.length !== channels.length)
+      throw config.wrong(key, `as many blocks as block_out_channels (${channels.length})`)
   }
   const normGroups = config.integer('norm_num_groups', 32)
-  if (channels.some((c) => c % normGroups)) throw config.wrong('block_out_channels', `multiples of norm_num_groups (${normGroups})`)
+  if (channels.some((c) => c % normGroups))
+    throw config.wrong('block_out_channels', `multiples of norm_num_groups (${normGroups})`)
   const latentChannels = config.integer('latent_channels', 4)
   const latentsMean = config.optionalNumbers('latents_mean', latentChannels)
   const latentsStd = config.optionalNumbers('latents_std', latentChannels)

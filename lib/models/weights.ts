@@ -3,6 +3,14 @@ import { invalidArgument, modelFormat, unsupported } from '../errors.js'
 import { isObject } from './config-reader.js'
 import { listFolder, modelNotFound, readJson } from './files.js'
 
+/** Which part of a stored tensor is meant, and how; engine/weight-loader.h honours it. */
+export interface TensorView {
+  /** Rows [begin, end) of the first dimension: original checkpoints fuse the query, key and value projections. */
+  readonly rows?: readonly [begin: number, end: number]
+  /** The matrix is stored the other way round. */
+  readonly transpose?: boolean
+}
+
 /** One tensor of a component and where it is stored. */
 export interface TensorSource {
   /** The name that the native model asks for: diffusers' and transformers' present one. */
@@ -11,6 +19,8 @@ export interface TensorSource {
   readonly file: number
   /** The name in that file. */
   readonly stored: string
+  /** Missing: all of it, as it is. */
+  readonly view?: TensorView
 }
 
 export interface ComponentWeights {
@@ -58,7 +68,10 @@ export const canonicalName = (kind: ComponentKind, stored: string): string | und
 }
 
 /** A name that is already canonical wins over one that only maps to it. */
-const collect = (kind: ComponentKind, stored: readonly { readonly stored: string; readonly file: number }[]): TensorSource[] => {
+const collect = (
+  kind: ComponentKind,
+  stored: readonly { readonly stored: string; readonly file: number }[]
+): TensorSource[] => {
   const found = new Map<string, TensorSource>()
   for (const source of stored) {
     const name = canonicalName(kind, source.stored)
@@ -113,7 +126,9 @@ const noWeights = (folder: string, names: readonly string[], base: string): Erro
         "convert the model with diffusers' save_pretrained(folder, safe_serialization=True), " +
         'or download a revision that has safetensors files'
     )
-  return modelNotFound(`${folder}: expected ${base}.safetensors (or ${base}.safetensors.index.json) but the folder has no weights`)
+  return modelNotFound(
+    `${folder}: expected ${base}.safetensors (or ${base}.safetensors.index.json) but the folder has no weights`
+  )
 }
 
 /**
@@ -129,7 +144,8 @@ export const findWeights = async (
   readHeader: HeaderReader,
   variant?: string
 ): Promise<ComponentWeights> => {
-  if (variant !== undefined && !/^[^./\\]+$/.test(variant)) throw invalidArgument('variant', 'a name such as "fp16"', variant)
+  if (variant !== undefined && !/^[^./\\]+$/.test(variant))
+    throw invalidArgument('variant', 'a name such as "fp16"', variant)
   const base = baseNames[kind]
   const names = await listFolder(folder, 'a component of the model')
   const all = choices(names, base)
@@ -142,7 +158,10 @@ export const findWeights = async (
   if (choice.single !== undefined) {
     const path = join(folder, choice.single)
     const header = await readHeader(path)
-    const tensors = collect(kind, header.tensors.map(({ name }) => ({ stored: name, file: 0 })))
+    const tensors = collect(
+      kind,
+      header.tensors.map(({ name }) => ({ stored: name, file: 0 }))
+    )
     return { files: [path], tensors, variant: choice.variant }
   }
   return { ...(await readIndex(folder, choice.index!, names, kind, readHeader)), variant: choice.variant }
@@ -164,17 +183,25 @@ const readIndex = async (
   for (const [stored, shard] of Object.entries(map)) {
     // A name with a path in it could lead out of the folder.
     if (typeof shard !== 'string' || !/^[^/\\]+\.safetensors$/.test(shard))
-      throw modelFormat(`${path}: expected a .safetensors file of the same folder for ${JSON.stringify(stored)} but received ${JSON.stringify(shard)}`)
+      throw modelFormat(
+        `${path}: expected a .safetensors file of the same folder for ${JSON.stringify(stored)} but received ${JSON.stringify(shard)}`
+      )
     if (!names.includes(shard))
-      throw modelNotFound(`${join(folder, shard)}: expected this file, as ${index} names it, but it does not exist; download it too`)
+      throw modelNotFound(
+        `${join(folder, shard)}: expected this file, as ${index} names it, but it does not exist; download it too`
+      )
     if (!shards.includes(shard)) shards.push(shard)
     entries.push({ stored, file: shards.indexOf(shard) })
   }
   if (entries.length === 0) throw modelFormat(`${path}: expected tensors in weight_map but it is empty`)
   const files = shards.map((shard) => join(folder, shard))
-  const headers = await Promise.all(files.map(async (file) => new Set((await readHeader(file)).tensors.map(({ name }) => name))))
+  const headers = await Promise.all(
+    files.map(async (file) => new Set((await readHeader(file)).tensors.map(({ name }) => name)))
+  )
   for (const { stored, file } of entries)
     if (!headers[file]!.has(stored))
-      throw modelFormat(`${files[file]}: expected a tensor ${JSON.stringify(stored)}, as ${index} says, but the file has none`)
+      throw modelFormat(
+        `${files[file]}: expected a tensor ${JSON.stringify(stored)}, as ${index} says, but the file has none`
+      )
   return { files, tensors: collect(kind, entries) }
 }

@@ -95,9 +95,15 @@ export class ClipTokenizer {
     )
   }
 
-  /** CLIP's own vocabulary of 49,408 tokens, read on first use. */
-  static clip(): ClipTokenizer {
-    return (builtIn ??= new ClipTokenizer(clipParts()))
+  /**
+   * CLIP's own vocabulary of 49,408 tokens, read on first use.
+   * @param padToken "!" (id 0) for the OpenCLIP encoders of SD2 and SDXL; in a text it then means that token as well, as
+   *   transformers has it for every special token
+   */
+  static clip(padToken: '<|endoftext|>' | '!' = '<|endoftext|>'): ClipTokenizer {
+    let tokenizer = builtIn.get(padToken)
+    if (!tokenizer) builtIn.set(padToken, (tokenizer = new ClipTokenizer(clipParts(padToken))))
+    return tokenizer
   }
 
   /**
@@ -172,9 +178,9 @@ export class ClipTokenizer {
   }
 }
 
-let builtIn: ClipTokenizer | undefined
+const builtIn = new Map<string, ClipTokenizer>()
 
-const clipParts = (): TokenizerParts => {
+const clipParts = (padToken: string): TokenizerParts => {
   const { ranks, joined } = parseMerges(readFileSync(new URL('clip-merges.txt', import.meta.url), 'utf8'))
   const vocabulary = new Map<string, number>()
   for (const symbol of vocabularySymbols) vocabulary.set(symbol, vocabulary.size)
@@ -186,13 +192,24 @@ const clipParts = (): TokenizerParts => {
     return { content, id, normalized: true, leftStrip: false, rightStrip: false, singleWord: false }
   }
   const addedTokens = [special('<|startoftext|>'), special('<|endoftext|>')]
+  if (padToken === '!') {
+    const id = vocabulary.get(padToken)!
+    addedTokens.push({
+      content: padToken,
+      id,
+      normalized: false,
+      leftStrip: false,
+      rightStrip: false,
+      singleWord: false
+    })
+  }
   return {
     vocabulary,
     ranks,
     addedTokens,
     bosToken: '<|startoftext|>',
     eosToken: '<|endoftext|>',
-    padToken: '<|endoftext|>',
+    padToken,
     unknownToken: '<|endoftext|>',
     modelMaxLength: 77
   }

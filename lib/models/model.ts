@@ -1,0 +1,61 @@
+import { invalidArgument } from '../errors.js'
+import { isFolder } from './files.js'
+import { type Component, type ModelFolder, readModelFolder, readVaeFolder } from './folder.js'
+import type { CheckpointReader } from './single-file/checkpoint.js'
+import { readSingleFile, readVaeFile } from './single-file/index.js'
+import type { PredictionType } from './single-file/scheduler.js'
+import type { VaeTraits } from './single-file/vae.js'
+import type { VaeConfig } from './vae.js'
+
+export interface ReadModelOptions {
+  readonly readHeader: CheckpointReader
+  /** Folders: weights from *.VARIANT.safetensors. */
+  readonly variant?: string | undefined
+  /** Single files: a diffusers folder with the configurations to use. */
+  readonly config?: string | undefined
+  /** Another VAE: a folder, or a file in the original layout. */
+  readonly vae?: string | undefined
+  readonly predictionType?: PredictionType | undefined
+}
+
+const predictionTypes: readonly PredictionType[] = ['epsilon', 'v_prediction', 'sample']
+
+const isSingleFile = async (path: string): Promise<boolean> => /\.safetensors$/i.test(path) && !(await isFolder(path))
+
+const readVae = async (path: string, own: VaeTraits, readHeader: CheckpointReader): Promise<Component<VaeConfig>> =>
+  (await isSingleFile(path)) ? readVaeFile(path, own, readHeader) : readVaeFolder(path, { readHeader })
+
+/**
+ * Reads a model's description, wherever it is: a folder in the diffusers layout, or a single file in the original one.
+ * @throws ERR_ND_INVALID_ARGUMENT, ERR_ND_MODEL_NOT_FOUND, ERR_ND_MODEL_FORMAT, ERR_ND_UNSUPPORTED
+ */
+export const readModel = async (path: string, options: ReadModelOptions): Promise<ModelFolder> => {
+  const { readHeader, variant, config, vae, predictionType } = options
+  for (const [name, value] of Object.entries({ config, vae }))
+    if (value !== undefined && (typeof value !== 'string' || value === '')) throw invalidArgument(name, 'a path', value)
+  if (predictionType !== undefined && !predictionTypes.includes(predictionType))
+    throw invalidArgument('predictionType', predictionTypes.map((type) => `'${type}'`).join(', '), predictionType)
+  const otherVae =
+    vae === undefined ? undefined : (own: VaeTraits): Promise<Component<VaeConfig>> => readVae(vae, own, readHeader)
+
+  if (await isSingleFile(path)) {
+    if (variant !== undefined) throw invalidArgument('variant', 'nothing, as a single file has no variants,', variant)
+    return readSingleFile(path, {
+      readHeader,
+      ...(config === undefined ? {} : { config }),
+      ...(predictionType === undefined ? {} : { predictionType }),
+      ...(otherVae ? { otherVae } : {})
+    })
+  }
+  if (config !== undefined)
+    throw invalidArgument('config', 'nothing, as a diffusers folder has its own configurations,', config)
+  const model = await readModelFolder(path, { readHeader, ...(variant === undefined ? {} : { variant }) })
+  const { scheduler } = model
+  return {
+    ...model,
+    vae: otherVae ? await otherVae(model.vae.config) : model.vae,
+    scheduler: predictionType
+      ? { ...scheduler, config: { ...scheduler.config, prediction_type: predictionType } }
+      : scheduler
+  }
+}
