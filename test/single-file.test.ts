@@ -128,11 +128,14 @@ for (const name of ['sd15', 'sd2', 'sdxl'])
     rmSync(path)
   })
 
-test('an inpainting checkpoint is refused by text-to-image', async () => {
+test('an inpainting checkpoint is one, and text-to-image refuses it', async () => {
   const path = join(scratch, 'inpaint.safetensors')
   const input = 'model.diffusion_model.input_blocks.0.0.weight'
   writeShapes(path, { ...narrow('sd15'), [input]: [64, 9, 3, 3] })
-  await rejects(() => Pipeline.fromPretrained(path), 'ERR_ND_UNSUPPORTED', 'from 9 to 4')
+  const pipe = await Pipeline.fromPretrained(path)
+  assert.equal([...pipe.tasks], ['inpaint'])
+  await rejects(() => pipe.txt2img({ prompt: 'x', steps: 1 }), 'ERR_ND_UNSUPPORTED', 'inpaint')
+  await pipe.dispose()
 })
 
 test('tiny models need config, and say so', async () => {
