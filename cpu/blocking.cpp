@@ -13,8 +13,8 @@ constexpr int64_t kBlockBytes = 20 << 10;
 // matters), and so should its accumulators.
 constexpr int64_t kRowBytes = 256 << 10, kAccumulatorBytes = 256 << 10;
 
-// Cycles per k, from measurements on Zen 3: one row of a tile, widening one row of a panel, fetching one
-// element of A from beyond L2.
+// Estimated cycles per k: one row of a tile, widening one row of a panel, fetching one element of A from
+// beyond L2. Only their ratios matter.
 constexpr double kTileRow = 1, kWiden = 3, kFetch = 0.3;
 }  // namespace
 

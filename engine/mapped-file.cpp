@@ -66,6 +66,7 @@ MappedFile::~MappedFile() {
 }
 
 uint64_t MappedFile::currentSize() const { return size_; }
+void MappedFile::discard(const void*, size_t) const {}
 
 #else
 
@@ -92,6 +93,15 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
 MappedFile::~MappedFile() {
   if (data_) munmap(const_cast<uint8_t*>(data_), size_);
   if (file_ >= 0) close(file_);
+}
+
+void MappedFile::discard(const void* data, size_t bytes) const {
+  const auto file = reinterpret_cast<uintptr_t>(data_), start = reinterpret_cast<uintptr_t>(data);
+  if (start < file || start - file > size_ || bytes > size_ - (start - file)) return;
+  // The mapping begins at a page.
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const size_t first = (start - file + page - 1) / page * page, last = (start - file + bytes) / page * page;
+  if (first < last) madvise(const_cast<uint8_t*>(data_) + first, last - first, MADV_DONTNEED);
 }
 
 uint64_t MappedFile::currentSize() const {

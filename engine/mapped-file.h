@@ -21,6 +21,10 @@ class MappedFile {
   size_t size() const { return size_; }
   const std::string& path() const { return path_; }
 
+  /// Lets go of the whole pages among [data, data + bytes) where they belong to this file: they no longer
+  /// count as resident and are read again if they are asked for. Nothing on Windows.
+  void discard(const void* data, size_t bytes) const;
+
   /// The file's length now: less than size() once somebody has truncated it, and reading the lost pages would
   /// then end the process (SIGBUS). Windows refuses to truncate a mapped file, so it is always size() there.
   uint64_t currentSize() const;

@@ -31,8 +31,8 @@ std::vector<Taps> taps(int64_t in, int64_t out) {
   std::vector<double> weights;
   for (int64_t i = 0; i < out; i++) {
     const double center = (static_cast<double>(i) + 0.5) * scale;
-    const int64_t first = std::max<int64_t>(static_cast<int64_t>(center - support + 0.5), 0);
-    const int64_t last = std::min<int64_t>(static_cast<int64_t>(center + support + 0.5), in);
+    const int64_t first = std::max<int64_t>(static_cast<int64_t>(std::floor(center - support + 0.5)), 0);
+    const int64_t last = std::min<int64_t>(static_cast<int64_t>(std::floor(center + support + 0.5)), in);
     double sum = 0;
     weights.clear();
     for (int64_t k = first; k < last; k++) {

@@ -251,4 +251,9 @@ HostTensor SafetensorsFile::tensor(const std::string& name) const {
   return tensor;
 }
 
+void SafetensorsFile::discard(const HostTensor& tensor) const {
+  const auto bits = static_cast<size_t>(tensor.shape.count()) * static_cast<size_t>(dtypeBits(tensor.dtype));
+  file_->discard(tensor.data, bits / 8);
+}
+
 }  // namespace nd

@@ -50,6 +50,8 @@ class SafetensorsFile {
   /// reading is not caught: do not overwrite a model in place while it is in use). Throws Error(Unsupported)
   /// where the dtype is unknown. Thread-safe.
   HostTensor tensor(const std::string& name) const;
+  /// Says that a tensor of this file has been read and is not needed soon: its pages need not stay in memory.
+  void discard(const HostTensor& tensor) const;
 
  private:
   explicit SafetensorsFile(std::shared_ptr<const MappedFile> file) : file_(std::move(file)) {}

