@@ -5,13 +5,12 @@
 // Bound by the FMA units: per k, R · NR / width FMAs against NR / width + R loads. The rows are read where
 // they lie (a Linear's rows, a convolution's pixels), so A is never packed.
 //
-// Measured (2026-11-23, AMD EPYC Zen 3, AVX2, two threads, fp32 peak 207 GFLOP/s, nd_bench, F16 weights):
-// conv 3×3 320→320 at 2×64×64 174 GFLOP/s (84 % of the peak), 640→640 at 2×32×32 173 (84 %), linear
-// 8192×320×320 161 (78 %), 8192×320×1280 147 to 169 (71 to 82 %), geglu 2048×5120×640 123 to 155 (59 to 75
-// %). The machine's cache is shared with strangers: the same binary varies by ±10 % from run to run. On one
-// thread: 78 to 84 %, geglu 68 %. Tried: blocks of 12, 16 and 24 KB of weights instead of 20, rows of 128 KB
-// instead of 256, prefetching the next tile's rows, k unrolled by 4: all within that noise. Tiles of 6 × 16
-// on NEON spilled: 5 × 16 there.
+// Measured (2026-11-23, AMD EPYC Zen 3, AVX2, two threads, fp32 peak 206 GFLOP/s, nd_bench, F16 weights; best
+// of five runs and median, as strangers share the cache): conv 3×3 320→320 at 2×64×64 186 (159), 640→640 at
+// 2×32×32 182 (151), linear 8192×320×320 161 (127), 8192×320×1280 180 (155), geglu 8192×2560×320 144 (134),
+// 2048×5120×640 173 (137).
+// Tried: blocks of 12, 16 and 24 KB of weights instead of 20, rows of 128 KB instead of 256, prefetching the
+// next tile's rows, k unrolled by 4: all within that noise. Tiles of 6 × 16 on NEON spilled: 5 × 16 there.
 #pragma once
 
 #include "cpu/kernels/kernel-table.h"
@@ -117,7 +116,7 @@ inline void gegluEpilogue(const GemmEpilogue& e) {
     const float* residual = e.residual ? e.residual + i * e.residualStride : nullptr;
     float* y = e.y + i * e.stride;
     int j = 0;
-    for (; j + W <= e.columns; j += W) {  // masked stores take tens of cycles on AMD
+    for (; j + W <= e.columns; j += W) {  // whole vectors: masked stores are slow on AMD
       Vec v = Vec::load(value + j), g = Vec::load(gate + j);
       if (e.bias) v = v + Vec::load(e.bias + j), g = g + Vec::load(e.gateBias + j);
       v = v * gelu(g);
