@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Pipeline } from '../dist/index.js'
 import { family, optionsOf } from '../build/test/support/cases.js'
-import { relativeError } from '../build/test/support/compare.js'
+import { pictureError, relativeError } from '../build/test/support/compare.js'
 
 const models = fileURLToPath(new URL('../test/reference/models', import.meta.url))
 
@@ -23,10 +23,7 @@ export const referenceErrors = async () => {
         row.latents = Math.max(row.latents, relativeError(out.latents.data, last))
       const picture = tensors.floats(`${c.case}.output`)
       const pixels = out.images.flatMap((image) => [...image.data])
-      row.picture = Math.max(
-        row.picture,
-        pixels.reduce((sum, v, i) => sum + Math.abs(v - picture[i] * 255), 0) / pixels.length
-      )
+      row.picture = Math.max(row.picture, pictureError(pixels, picture))
       row.cases++
     }
     await pipe.dispose()

@@ -6,7 +6,7 @@ import { Pipeline, type StepEvent } from 'node-diffusion'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { family, type PipelineCase } from './support/cases.js'
-import { relativeError } from './support/compare.js'
+import { pictureError, relativeError } from './support/compare.js'
 import { inpaintModel } from './support/picture-models.js'
 import { postcard, reference } from './support/paths.js'
 import { pictureOptionsOf, taskOf, type PictureTask } from './support/picture-cases.js'
@@ -15,13 +15,6 @@ import type { TestFile } from './support/safetensors.js'
 const test = suite('img2img')
 const scratch = mkdtempSync(join(tmpdir(), 'nd-img2img-'))
 const worst = { latents: { error: 0, name: '' }, picture: { error: 0, name: '' } }
-
-/** Mean difference of two pictures, in 1/255. */
-const pictureError = (data: Uint8Array, expected: Float32Array): number => {
-  let sum = 0
-  for (let i = 0; i < data.length; i++) sum += Math.abs(data[i]! - expected[i]! * 255)
-  return sum / data.length
-}
 
 const check = async (
   pipe: Pipeline,

@@ -3,7 +3,7 @@ import { Pipeline, type StepEvent } from 'node-diffusion'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { family, optionsOf, type PipelineCase } from './support/cases.js'
-import { relativeError } from './support/compare.js'
+import { pictureError, relativeError } from './support/compare.js'
 import { postcard, reference } from './support/paths.js'
 import type { TestFile } from './support/safetensors.js'
 
@@ -13,13 +13,6 @@ const worst = { latents: { error: 0, name: '' }, picture: { error: 0, name: '' }
 const txt2img = ['StableDiffusionPipeline', 'StableDiffusionXLPipeline']
 /** Needs an embedding file; textual inversion is not built yet. */
 const later = new Set(['textual_inversion'])
-
-/** Mean difference of two pictures, in 1/255. */
-const pictureError = (data: Uint8Array, expected: Float32Array): number => {
-  let sum = 0
-  for (let i = 0; i < data.length; i++) sum += Math.abs(data[i]! - expected[i]! * 255)
-  return sum / data.length
-}
 
 const check = async (pipe: Pipeline, c: PipelineCase, tensors: TestFile, name: string): Promise<void> => {
   const events: StepEvent[] = []

@@ -10,3 +10,11 @@ export const relativeError = (actual: ArrayLike<number>, expected: ArrayLike<num
   }
   return largest === 0 ? difference : difference / largest
 }
+
+/** Mean difference of RGB bytes and a picture of 0..1, in 1/255. */
+export const pictureError = (data: ArrayLike<number>, expected: ArrayLike<number>): number => {
+  if (data.length !== expected.length) throw new Error(`${data.length} values instead of ${expected.length}`)
+  let sum = 0
+  for (let i = 0; i < data.length; i++) sum += Math.abs(data[i]! - expected[i]! * 255)
+  return sum / data.length
+}
