@@ -58,8 +58,7 @@ export const promptInput = (
   const encoders = tokenized.map((all, i) => {
     if (all[0]!.length !== length)
       throw invalidArgument('the tokenizers', `one length for both text encoders (${length})`, all[0]!.length)
-    const longest = { ...all[0]!, chunks }
-    const equal = equalizeChunks(traits.tokenizers[i]!, [longest, ...all]).slice(1)
+    const equal = equalizeChunks(traits.tokenizers[i]!, all, chunks)
     const ids = new Int32Array(rows * chunks * length)
     equal.forEach((t, r) => ids.set(t.ids, r * chunks * length))
     if (!equal.some((t) => t.weighted)) return { ids }

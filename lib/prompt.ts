@@ -152,11 +152,14 @@ export const tokenizePrompt = (
 }
 
 /**
- * The same prompts with as many chunks each as the longest has: empty chunks are added, so that prompt and negative
+ * The same prompts with `chunks` chunks each, by default as many as the longest has: empty chunks are added, so that prompt and negative
  * prompt, or the prompts of a batch, are one tensor [batch, chunks, length].
  */
-export const equalizeChunks = (tokenizer: ClipTokenizer, prompts: readonly TokenizedPrompt[]): TokenizedPrompt[] => {
-  const chunks = Math.max(...prompts.map((prompt) => prompt.chunks))
+export const equalizeChunks = (
+  tokenizer: ClipTokenizer,
+  prompts: readonly TokenizedPrompt[],
+  chunks = Math.max(...prompts.map((prompt) => prompt.chunks))
+): TokenizedPrompt[] => {
   return prompts.map((prompt) => {
     if (prompt.chunks === chunks) return prompt
     const empty = assemble(tokenizer, Array<Chunk>(chunks - prompt.chunks).fill({ tokens: [], weights: [] }), null)

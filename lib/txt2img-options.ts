@@ -88,11 +88,24 @@ export interface StepEvent {
   readonly images?: readonly DiffusionImage[]
 }
 
+/** What only SDXL pipelines have. */
+const xlOnly = [
+  'prompt2',
+  'negativePrompt2',
+  'originalSize',
+  'cropsCoordsTopLeft',
+  'targetSize',
+  'negativeOriginalSize',
+  'negativeCropsCoordsTopLeft',
+  'negativeTargetSize',
+  'denoisingEnd',
+  'pooledPromptEmbeds',
+  'negativePooledPromptEmbeds'
+] as const
+
 const known: readonly (keyof Txt2ImgOptions)[] = [
   'prompt',
   'negativePrompt',
-  'prompt2',
-  'negativePrompt2',
   'width',
   'height',
   'steps',
@@ -109,21 +122,13 @@ const known: readonly (keyof Txt2ImgOptions)[] = [
   'latents',
   'promptEmbeds',
   'negativePromptEmbeds',
-  'pooledPromptEmbeds',
-  'negativePooledPromptEmbeds',
   'promptWeighting',
-  'originalSize',
-  'cropsCoordsTopLeft',
-  'targetSize',
-  'negativeOriginalSize',
-  'negativeCropsCoordsTopLeft',
-  'negativeTargetSize',
-  'denoisingEnd',
   'outputType',
   'signal',
   'preview',
   'stepLatents',
-  'onStep'
+  'onStep',
+  ...xlOnly
 ]
 
 /** What the checks need to know of the pipeline. */
@@ -201,19 +206,6 @@ export const resolveOptions = (
   const prompts = o.promptEmbeds ? Array<string>(o.promptEmbeds.shape[0] ?? 1).fill('') : texts('prompt', o.prompt)
   const negativePrompts =
     o.negativePrompt === undefined ? undefined : texts('negativePrompt', o.negativePrompt, prompts.length)
-  const xlOnly = [
-    'prompt2',
-    'negativePrompt2',
-    'originalSize',
-    'cropsCoordsTopLeft',
-    'targetSize',
-    'negativeOriginalSize',
-    'negativeCropsCoordsTopLeft',
-    'negativeTargetSize',
-    'denoisingEnd',
-    'pooledPromptEmbeds',
-    'negativePooledPromptEmbeds'
-  ] as const
   if (!traits.xl)
     for (const name of xlOnly)
       if (o[name] !== undefined) throw invalidArgument(name, 'nothing (only SDXL pipelines have it)', o[name])

@@ -4,11 +4,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import {
   createScheduler,
-  DiffusionError,
   Generator,
   Pipeline,
   type DiffusionImage,
-  type ErrorCode,
   type GenerationResult,
   type Img2ImgOptions,
   type InpaintOptions,
@@ -20,6 +18,7 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { relativeError } from './support/compare.js'
 import { inpaintModel } from './support/picture-models.js'
+import { fails } from './support/fails.js'
 import { reference } from './support/paths.js'
 
 const test = suite('img2img options')
@@ -55,18 +54,6 @@ const same = (a: GenerationResult, b: GenerationResult): number => relativeError
 const entry = (t: Tensor, index: number): Float32Array => {
   const each = t.data.length / t.shape[0]!
   return t.data.subarray(index * each, (index + 1) * each)
-}
-const fails = async (run: () => Promise<unknown>, code: ErrorCode, words: RegExp): Promise<void> => {
-  try {
-    await run()
-  } catch (error) {
-    assert.instance(error, DiffusionError)
-    const e = error as DiffusionError
-    assert.is(e.code, code, e.message)
-    assert.match(e.message, words)
-    return
-  }
-  assert.unreachable(`expected an error ${code}`)
 }
 
 /** The picture as [1, 3, H, W] in −1..1. */

@@ -3,9 +3,10 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync 
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
-import { createScheduler, DiffusionError, Pipeline, type ErrorCode, type Txt2ImgOptions } from 'node-diffusion'
+import { createScheduler, Pipeline, type Txt2ImgOptions } from 'node-diffusion'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { fails } from './support/fails.js'
 import { postcard, reference, root } from './support/paths.js'
 
 const test = suite('misuse')
@@ -19,18 +20,6 @@ test.after(async () => {
   rmSync(scratch, { recursive: true, force: true })
 })
 
-const fails = async (run: () => Promise<unknown>, code: ErrorCode, words: RegExp): Promise<void> => {
-  try {
-    await run()
-  } catch (error) {
-    assert.instance(error, DiffusionError)
-    const e = error as DiffusionError
-    assert.is(e.code, code, e.message)
-    assert.match(e.message, words)
-    return
-  }
-  assert.unreachable(`expected an error ${code}`)
-}
 const paint = (options: Partial<Txt2ImgOptions> = {}): ReturnType<Pipeline['txt2img']> =>
   pipe.txt2img({ prompt: 'a red circle on a blue background', steps: 3, seed: 1, ...options })
 
