@@ -70,7 +70,7 @@ test('SD1: the tiny model', async () => {
     addedInputWidth: 0,
     sampleSize: { height: 8, width: 8 }
   })
-  assert.equal(model.vae.config, {
+  assert.equal(model.vae!.config, {
     inChannels: 3,
     outChannels: 3,
     latentChannels: 4,
@@ -87,7 +87,7 @@ test('SD1: the tiny model', async () => {
     forceUpcast: true,
     sampleSize: { height: 64, width: 64 }
   })
-  assert.is(vaeFactor(model.vae.config), 8)
+  assert.is(vaeFactor(model.vae!.config), 8)
   assert.is(names(model.unet).length, 684)
   assert.equal(model.unet.weights.files, [join(tiny('sd15'), 'unet', 'diffusion_pytorch_model.safetensors')])
 })
@@ -95,7 +95,7 @@ test('SD1: the tiny model', async () => {
 test('SD1 of 2022: missing fields, old names, position_ids and a safety checker give the same model', async () => {
   const [old, now] = await Promise.all([read(tiny('sd15-legacy')), read(tiny('sd15'))])
   assert.equal(old.unet.config, now.unet.config)
-  assert.equal(old.vae.config, now.vae.config)
+  assert.equal(old.vae!.config, now.vae!.config)
   assert.equal(old.textEncoder!.config, now.textEncoder!.config)
   assert.equal(names(old.vae), names(now.vae))
   assert.equal(names(old.textEncoder), names(now.textEncoder))
