@@ -1,13 +1,13 @@
-import { existsSync } from 'node:fs'
-import { basename, join } from 'node:path'
-import { native, packageRoot, translating, translatingSync, type NativeSession } from './binding.js'
+import { basename } from 'node:path'
+import { native, translating, translatingSync, type NativeSession } from './binding.js'
 import { disposedError, TextEncoder, UNet, Vae } from './components.js'
 import { DiffusionError, invalidArgument, unsupported } from './errors.js'
-import { type Component, isSdxl, type ModelFolder } from './models/folder.js'
+import type { Component, ModelFolder, TextComponent } from './models/folder.js'
 import { readModel } from './models/model.js'
+import { isSdxl, partsOf } from './models/pipeline-classes.js'
 import type { CheckpointReader } from './models/single-file/checkpoint.js'
 import { loadTokenizer } from './models/tokenizer-source.js'
-import { vaeFactor, type VaeConfig } from './models/vae.js'
+import { vaeFactor } from './models/vae.js'
 import type { ComponentWeights } from './models/weights.js'
 import { createScheduler, Scheduler } from './schedulers/index.js'
 import {
@@ -18,7 +18,8 @@ import {
   type Img2ImgOptions,
   type InpaintOptions
 } from './img2img-options.js'
-import { taskError, tasks, tasksOf, unetChannelsError, type Task } from './tasks.js'
+import { resolveSource } from './source.js'
+import { paintedChannels, taskError, tasks, tasksOf, unetChannelsError, type Task } from './tasks.js'
 import type { ClipTokenizer } from './tokenizer/clip-tokenizer.js'
 import { generate, type GenerationResult, type Txt2ImgModels } from './txt2img.js'
 import { resolveOptions, type StepEvent, type Txt2ImgOptions } from './txt2img-options.js'
@@ -43,7 +44,18 @@ export interface LoadOptions {
   variant?: string
   /** Ends the loading between two components. */
   signal?: AbortSignal
-  onProgress?: (event: { component: string; loaded: number; total: number }) => void
+  /** Components laid out; before that, of models from the hub, bytes of all files (`component: 'download'`). */
+  onProgress?: (event: { component: string; loaded: number; total: number; file?: string }) => void
+  /** Hub: a branch, tag or commit; 'main' by default. */
+  revision?: string
+  /** Hub: where models are kept; default HF_HUB_CACHE, or hub/ in HF_HOME: Python's cache, read and filled in place. */
+  cacheDir?: string
+  /** Hub: instead of HF_TOKEN or what `hf auth login` stored; false sends none. */
+  token?: string | false
+  /** Hub: read the cache alone, as HF_HUB_OFFLINE=1 does. */
+  localFilesOnly?: boolean
+  /** SHA-256 that a downloaded single file must have. */
+  sha256?: string
 }
 
 const known: readonly (keyof LoadOptions)[] = [
@@ -56,7 +68,12 @@ const known: readonly (keyof LoadOptions)[] = [
   'predictionType',
   'variant',
   'signal',
-  'onProgress'
+  'onProgress',
+  'revision',
+  'cacheDir',
+  'token',
+  'localFilesOnly',
+  'sha256'
 ]
 
 /** What `for await (const e of pipe.stream(…))` yields: the steps, and at the end the result. */
@@ -90,14 +107,13 @@ export class Pipeline {
   /** SDXL's second one. */
   readonly textEncoder2: TextEncoder | undefined
   readonly unet: UNet
-  readonly vae: Vae
+  private readonly autoencoder: Vae | undefined
   private current: Scheduler
   private disposed: Promise<void> | undefined
 
   private constructor(
     private readonly native: NativeSession,
     private readonly folder: ModelFolder,
-    vae: VaeConfig,
     tokenizers: readonly ClipTokenizer[],
     choice: { device: string; reason: string },
     scheduler: Scheduler,
@@ -110,21 +126,28 @@ export class Pipeline {
     this.device = choice.device
     this.deviceReason = choice.reason
     this.warnings = [...folder.warnings, ...scheduler.warnings]
-    this.tasks = tasksOf(folder, vae.latentChannels)
+    this.tasks = tasksOf(folder)
     this.tokenizer = tokenizers[0]!
     this.tokenizer2 = tokenizers[1]
     this.textEncoder = encoders[0]!
     this.textEncoder2 = encoders[1]
     this.unet = new UNet(owner, { ...folder.unet.config }, folder.unet.config.inChannels)
-    this.vae = new Vae(owner, { ...vae }, { picture: vae.inChannels, latent: vae.latentChannels }, vaeFactor(vae))
+    const vae = folder.vae?.config
+    if (vae)
+      this.autoencoder = new Vae(
+        owner,
+        { ...vae },
+        { picture: vae.inChannels, latent: vae.latentChannels },
+        vaeFactor(vae)
+      )
     this.current = scheduler
   }
 
   /**
-   * Loads a model: a folder in the diffusers layout, a .safetensors checkpoint in the original one (SD1, SD2, SDXL), or
-   * 'postcard', the bundled one.
+   * Loads a model: a folder in the diffusers layout, a .safetensors checkpoint in the original one (SD1, SD2, SDXL),
+   * 'org/name' on the Hugging Face hub, an https address of a checkpoint, or 'postcard', the bundled one.
    * @throws DiffusionError ERR_ND_MODEL_NOT_FOUND, ERR_ND_MODEL_FORMAT, ERR_ND_UNSUPPORTED, ERR_ND_INVALID_ARGUMENT,
-   *   ERR_ND_CUDA_UNAVAILABLE, ERR_ND_OUT_OF_MEMORY, ERR_ND_NO_BINARY; signal.reason
+   *   ERR_ND_CUDA_UNAVAILABLE, ERR_ND_OUT_OF_MEMORY, ERR_ND_NO_BINARY, ERR_ND_DOWNLOAD, ERR_ND_ACCESS; signal.reason
    */
   static async fromPretrained(source: string, options: LoadOptions = {}): Promise<Pipeline> {
     knownKeys('fromPretrained', options, known)
@@ -134,7 +157,6 @@ export class Pipeline {
     signal?.throwIfAborted()
     const choice = chooseDevice(options.device ?? 'auto', options.dtype ?? 'auto')
     const threads = options.threads === undefined ? 0 : integerIn('threads', options.threads, 1, 1024)
-    const path = resolveSource(source)
     const { variant, config, predictionType } = options
     if (predictionType !== undefined && options.scheduler instanceof Scheduler)
       throw invalidArgument(
@@ -142,10 +164,10 @@ export class Pipeline {
         'nothing next to a scheduler instance, which has its own,',
         predictionType
       )
-    const folder = await readModel(path, { readHeader, variant, config, predictionType, vae: options.vae })
-    const { vae } = folder
-    if (tasksOf(folder, vae.config.latentChannels).length === 0)
-      throw unetChannelsError(folder, vae.config.latentChannels)
+    const { path, prefer, warnings } = await resolveSource(source, options)
+    const read = await readModel(path, { readHeader, variant, prefer, config, predictionType, vae: options.vae })
+    const folder = { ...read, warnings: [...warnings, ...read.warnings] }
+    if (tasksOf(folder).length === 0) throw unetChannelsError(folder)
     const scheduler = chooseScheduler(options.scheduler, folder)
     const tokenizers = [folder.tokenizer, folder.tokenizer2].filter((t) => t !== null).map(loadTokenizer)
 
@@ -153,7 +175,7 @@ export class Pipeline {
     const parts: [kind: 'textEncoder' | 'unet' | 'vae', component: Component<object>][] = [
       ...loadedEncoders(folder).map((e) => ['textEncoder', e] as ['textEncoder', Component<object>]),
       ['unet', folder.unet],
-      ['vae', vae]
+      ...(folder.vae ? [['vae', folder.vae] as ['vae', Component<object>]] : [])
     ]
     try {
       for (const [i, [kind, component]] of parts.entries()) {
@@ -165,7 +187,13 @@ export class Pipeline {
       await session.unload()
       throw error
     }
-    return new Pipeline(session, folder, vae.config, tokenizers, choice, scheduler, basename(path, '.safetensors'))
+    return new Pipeline(session, folder, tokenizers, choice, scheduler, basename(source, '.safetensors'))
+  }
+
+  /** @throws DiffusionError ERR_ND_UNSUPPORTED where the model paints pixels */
+  get vae(): Vae {
+    if (!this.autoencoder) throw unsupported('Expected a model with an autoencoder but this one paints pixels')
+    return this.autoencoder
   }
 
   get scheduler(): Scheduler {
@@ -281,16 +309,20 @@ export class Pipeline {
   private models(): Txt2ImgModels {
     const { folder } = this
     const unet = folder.unet.config
+    const parts = partsOf(folder.className)
     const xl = isSdxl(folder.className)
-    const latentChannels = unet.outChannels
+    const latentChannels = paintedChannels(folder)
+    const factor = this.autoencoder?.factor ?? 1
     const sample = unet.sampleSize
     return {
       session: this.native,
       scheduler: this.current,
       name: this.name,
       xl,
-      factor: this.vae.factor,
-      defaultSize: { width: (sample?.width ?? 64) * this.vae.factor, height: (sample?.height ?? 64) * this.vae.factor },
+      factor,
+      defaultSize: { width: (sample?.width ?? 64) * factor, height: (sample?.height ?? 64) * factor },
+      defaultGuidanceScale: parts.guidanceScale ?? 7.5,
+      guidedBelowOne: parts.guidedBelowOne ?? false,
       latentChannels,
       extraChannels: unet.inChannels - latentChannels,
       aestheticScores: folder.requiresAestheticsScore,
@@ -306,7 +338,8 @@ export class Pipeline {
 
 const readHeader: CheckpointReader = (path) => translatingSync(() => native().readHeader(path))
 
-const loadedEncoders = (folder: ModelFolder) => [folder.textEncoder, folder.textEncoder2].filter((e) => e !== null)
+const loadedEncoders = (folder: ModelFolder): TextComponent[] =>
+  [folder.textEncoder, folder.textEncoder2].filter((e) => e !== null)
 
 const loadComponent = (
   session: NativeSession,
@@ -322,22 +355,6 @@ const loadComponent = (
       weights.tensors.map((t) => [t.name, t.file, t.stored, t.view] as const)
     )
   )
-
-const resolveSource = (source: unknown): string => {
-  if (typeof source !== 'string' || source === '')
-    throw invalidArgument('source', "the path of a model's folder or .safetensors file, or 'postcard'", source)
-  if (source === 'postcard' && !existsSync(source)) return join(packageRoot, 'models', 'postcard')
-  if (/\.(ckpt|pt|pth|bin)$/.test(source))
-    throw unsupported(
-      `${source}: pickled weights can run code and are not loaded; convert the model with diffusers' save_pretrained(folder, safe_serialization=True)`
-    )
-  if (!existsSync(source) && !source.endsWith('.safetensors') && /^[\w.-]+\/[\w.-]+$/.test(source))
-    throw new DiffusionError(
-      'ERR_ND_MODEL_NOT_FOUND',
-      `${source}: expected an existing folder; downloads from the hub are not supported yet: fetch it with \`hf download ${source}\` and give the folder's path`
-    )
-  return source
-}
 
 const chooseDevice = (device: string, dtype: string): { device: string; reason: string } => {
   if (!/^(auto|cpu|cuda(:\d+)?)$/.test(device))
