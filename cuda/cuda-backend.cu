@@ -240,7 +240,7 @@ void CudaBackend::activate(Tensor x, Activation activation, Tensor y) {
   cuda::activate(launch(), type_, x, activation, y);
 }
 
-void CudaBackend::add(Tensor a, Tensor b, Tensor y) { cuda::add(launch(), type_, a, b, y); }
+void CudaBackend::add(Tensor a, Tensor b, float scale, Tensor y) { cuda::add(launch(), type_, a, b, scale, y); }
 
 void CudaBackend::gatherRows(Tensor x, const int32_t* rows, Tensor y) {
   expectHostTransfer();

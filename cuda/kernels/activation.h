@@ -14,6 +14,8 @@ ND_DEVICE float activate(float x, Activation activation) {
       return 0.5f * x * (1 + erff(x * 0.70710678f));
     case Activation::QuickGelu:
       return fastDivide(x, 1 + fastExp(-1.702f * x));
+    case Activation::Relu:
+      return x < 0 ? 0.0f : x;  // NaN stays
     default:
       return x;
   }

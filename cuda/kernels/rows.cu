@@ -11,6 +11,7 @@ struct AddParams {
   Rows<const T> a, b;
   Rows<T> y;
   uint32_t rows, perRow;
+  float scale;
 };
 
 template <class T, int N>
@@ -21,7 +22,7 @@ __global__ void addKernel(AddParams<T> p) {
   loadFloats<N, T>(a, p.a.at(at.row, at.column));
   loadFloats<N, T>(b, p.b.at(at.row, at.column));
 #pragma unroll
-  for (int i = 0; i < N; i++) a[i] += b[i];
+  for (int i = 0; i < N; i++) a[i] += p.scale * b[i];
   storeFloats<N, T>(p.y.at(at.row, at.column), a);
 }
 
@@ -67,7 +68,7 @@ void copy(const char* name, const Launch& launchOn, DType type, const Tensor& x,
 
 }  // namespace
 
-void add(const Launch& launchOn, DType type, const Tensor& a, const Tensor& b, const Tensor& y) {
+void add(const Launch& launchOn, DType type, const Tensor& a, const Tensor& b, float scale, const Tensor& y) {
   const int64_t rows = y.shape.rows(), columns = y.shape.last();
   withType(type, [&](auto t) {
     using T = decltype(t);
@@ -75,7 +76,7 @@ void add(const Launch& launchOn, DType type, const Tensor& a, const Tensor& b, c
       constexpr int N = decltype(width)::value;
       launch("add", addKernel<T, N>, overRows(rows, columns, N, launchOn.stream),
              AddParams<T>{rowsOf<const T>(a), rowsOf<const T>(b), rowsOf<T>(y), static_cast<uint32_t>(rows),
-                          static_cast<uint32_t>(columns / N)});
+                          static_cast<uint32_t>(columns / N), scale});
     });
   });
 }
