@@ -75,8 +75,8 @@ __global__ void __launch_bounds__(kTileM / kWarpM * (kTileN / kWarpN) * 32)
         for (int j = 0; j < kColumnsN; j++) multiply16816<T>(sums[i][j], fragmentA[i], fragmentB[j]);
     }
   }
-  asyncWait<0>();
-  syncThreads();  // the pipeline's memory becomes the staging area
+  syncThreads();  // nobody reads the pipeline's memory any more (what is committed beyond the last tile is
+                  // empty): it stages results
 
   constexpr int kPitch = stagingPitch(kWarpN);
   const auto staging = shared<float>(warp * 16 * kPitch * 4, 16 * kPitch);
