@@ -76,8 +76,8 @@ std::string CudaBackend::name() const {
 }
 
 std::string CudaBackend::description() const {
-  return format("%s, compute capability %d.%d, %d multiprocessors, %zu MB, %s", deviceName_.c_str(), capability_ / 10,
-                capability_ % 10, launch_.multiprocessors, deviceMemory_ >> 20,
+  return format("%s, compute capability %d.%d, %d multiprocessors, %zu MB, %s", deviceName_.c_str(),
+                capability_ / 10, capability_ % 10, launch_.multiprocessors, deviceMemory_ >> 20,
                 type_ == DType::F16 ? "float16" : "bfloat16");
 }
 
@@ -230,17 +230,20 @@ void CudaBackend::attention(const AttentionArgs& a) { cuda::attention(launch(), 
 void CudaBackend::embed(const EmbedArgs& a) {
   expectHostTransfer();
   const auto count = static_cast<size_t>(a.y.shape.rows());
-  for (size_t i = 0; i < count; i++) expect(a.ids[i] >= 0 && a.ids[i] < a.table->n, "embed: ids within the table");
+  for (size_t i = 0; i < count; i++)
+    expect(a.ids[i] >= 0 && a.ids[i] < a.table->n, "embed: ids within the table");
   const auto* ids = static_cast<const int32_t*>(ring_->stage(a.ids, count * sizeof(int32_t)));
-  cuda::embed(launch(), type_, weightOf(a.table).data(), a.positions ? weightOf(a.positions).data() : nullptr, ids,
-              a.length, a.y);
+  cuda::embed(launch(), type_, weightOf(a.table).data(), a.positions ? weightOf(a.positions).data() : nullptr,
+              ids, a.length, a.y);
 }
 
 void CudaBackend::activate(Tensor x, Activation activation, Tensor y) {
   cuda::activate(launch(), type_, x, activation, y);
 }
 
-void CudaBackend::add(Tensor a, Tensor b, float scale, Tensor y) { cuda::add(launch(), type_, a, b, scale, y); }
+void CudaBackend::add(Tensor a, Tensor b, float scale, Tensor y) {
+  cuda::add(launch(), type_, a, b, scale, y);
+}
 
 void CudaBackend::gatherRows(Tensor x, const int32_t* rows, Tensor y) {
   expectHostTransfer();
@@ -251,7 +254,9 @@ void CudaBackend::gatherRows(Tensor x, const int32_t* rows, Tensor y) {
   cuda::gatherRows(launch(), type_, x, staged, y);
 }
 
-void CudaBackend::copyColumns(Tensor x, Tensor y, int64_t column) { cuda::copyColumns(launch(), type_, x, y, column); }
+void CudaBackend::copyColumns(Tensor x, Tensor y, int64_t column) {
+  cuda::copyColumns(launch(), type_, x, y, column);
+}
 
 // The step loop.
 
@@ -265,7 +270,8 @@ void CudaBackend::planStep(const PlanStepArgs& args) {
   expectHostTransfer();
   checkPlanStep(args);
   const std::vector<PlanItem> items = planItems(*args.row);
-  const auto* staged = static_cast<const PlanItem*>(ring_->stage(items.data(), items.size() * sizeof(PlanItem)));
+  const auto* staged =
+      static_cast<const PlanItem*>(ring_->stage(items.data(), items.size() * sizeof(PlanItem)));
   cuda::planStep(launch(), args, staged, static_cast<int>(items.size()));
 }
 
@@ -295,10 +301,12 @@ std::shared_ptr<Recording> CudaBackend::endRecording() {
   recording_ = false;
   cudaGraph_t captured = nullptr;
   check(cudaStreamEndCapture(stream_, &captured), "cudaStreamEndCapture");
-  const std::unique_ptr<std::remove_pointer_t<cudaGraph_t>, decltype(&cudaGraphDestroy)> graph(captured, cudaGraphDestroy);
+  const std::unique_ptr<std::remove_pointer_t<cudaGraph_t>, decltype(&cudaGraphDestroy)> graph(
+      captured, cudaGraphDestroy);
   size_t nodes = 0;
   check(cudaGraphGetNodes(captured, nullptr, &nodes), "cudaGraphGetNodes");
-  // The same work as before over other addresses: the old graph takes them over, which costs less than a new one.
+  // The same work as before over other addresses: the old graph takes them over, which costs less than a new
+  // one.
   for (auto it = graphs_.begin(); it != graphs_.end(); ++it) {
     if (it->use_count() > 1 || (*it)->nodes != nodes) continue;
     cudaGraphExecUpdateResultInfo info;
@@ -337,8 +345,9 @@ std::unique_ptr<Backend> makeCudaBackend(int device, DType type) {
   const CudaInfo info = cudaInfo();
   if (info.devices.empty()) throw Error(ErrorCode::CudaUnavailable, info.reason);
   if (device < 0 || device >= static_cast<int>(info.devices.size()))
-    throw Error(ErrorCode::CudaUnavailable, format("Expected a device from cuda:0 to cuda:%zu but received cuda:%d",
-                                                   info.devices.size() - 1, device));
+    throw Error(ErrorCode::CudaUnavailable,
+                format("Expected a device from cuda:0 to cuda:%zu but received cuda:%d",
+                       info.devices.size() - 1, device));
   const CudaInfo::Device& chosen = info.devices[static_cast<size_t>(device)];
   if (!chosen.unusable.empty()) throw Error(ErrorCode::CudaUnavailable, chosen.unusable);
   return std::make_unique<cuda::CudaBackend>(device, type);

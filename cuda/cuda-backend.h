@@ -1,6 +1,6 @@
-// The backend on an NVIDIA GPU: every operation is a launch in one stream and returns at once; downloads, and a step
-// loop that is two steps ahead, wait. Activations and matrices are F16 or BF16, sums and the latents of the step loop
-// float32 (float64 within a step of the plan).
+// The backend on an NVIDIA GPU: every operation is a launch in one stream and returns at once; downloads, and
+// a step loop that is two steps ahead, wait. Activations and matrices are F16 or BF16, sums and the latents
+// of the step loop float32 (float64 within a step of the plan).
 #pragma once
 
 #include <atomic>
@@ -64,8 +64,8 @@ class CudaBackend final : public Backend {
 
  private:
   class Graph;
-  /// Device memory that an operation's launches may use up to the next operation: the workspace, or, where that is too
-  /// small, memory of its own.
+  /// Device memory that an operation's launches may use up to the next operation: the workspace, or, where
+  /// that is too small, memory of its own.
   void* scratch(size_t bytes, DeviceBlock& own);
   void expectHostTransfer() const;
 

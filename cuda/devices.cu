@@ -11,8 +11,9 @@ std::string driverReason(int driverVersion, int runtimeVersion) {
   if (driverVersion == 0) return "no NVIDIA driver is installed";
   // Drivers of one major version run every runtime of it.
   if (driverVersion / 1000 < runtimeVersion / 1000)
-    return format("the NVIDIA driver is too old: it knows CUDA %s, and CUDA %d.0 is needed (driver 580 or newer)",
-                  text(driverVersion).c_str(), runtimeVersion / 1000);
+    return format(
+        "the NVIDIA driver is too old: it knows CUDA %s, and CUDA %d.0 is needed (driver 580 or newer)",
+        text(driverVersion).c_str(), runtimeVersion / 1000);
   return {};
 }
 

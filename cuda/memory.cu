@@ -17,7 +17,8 @@ void outOfMemory(size_t bytes, const std::string& purpose) {
   size_t free = 0, total = 0;
   if (cudaMemGetInfo(&free, &total) != cudaSuccess) cudaGetLastError();
   throw Error(ErrorCode::OutOfMemory,
-              format("Expected %zu MB of GPU memory for %s but only %zu MB of %zu MB are free: use a smaller picture, fewer "
+              format("Expected %zu MB of GPU memory for %s but only %zu MB of %zu MB are free: use a smaller "
+                     "picture, fewer "
                      "images at once, or device 'cpu'",
                      (bytes + (1 << 20) - 1) >> 20, purpose.c_str(), free >> 20, total >> 20));
 }
@@ -44,7 +45,8 @@ std::unique_ptr<AddressRange> AddressRange::reserve(int device, size_t bytes) {
 
 AddressRange::~AddressRange() {
   cudaDeviceSynchronize();  // nothing that runs may lose its memory
-  for (const Part& part : parts_) releaseMemory(static_cast<char*>(data_) + part.offset, part.bytes, part.handle);
+  for (const Part& part : parts_)
+    releaseMemory(static_cast<char*>(data_) + part.offset, part.bytes, part.handle);
   releaseAddresses(data_, bytes_);
 }
 
@@ -60,14 +62,15 @@ void AddressRange::commit(size_t bytes) {
   if (bytes <= committed_) return;
   const size_t needed = roundedUp(bytes, granularity_) - committed_;
   const size_t wanted = std::min(roundedUp(std::max(needed, kGrowth), granularity_), bytes_ - committed_);
-  if (bytes > bytes_ || (!add(wanted) && (wanted == needed || !add(needed)))) outOfMemory(bytes, "activations");
+  if (bytes > bytes_ || (!add(wanted) && (wanted == needed || !add(needed))))
+    outOfMemory(bytes, "activations");
 }
 
 HostBlock::HostBlock(size_t bytes) {
   if (const cudaError_t error = cudaMallocHost(&data_, bytes); error != cudaSuccess) {
     cudaGetLastError();
-    throw Error(ErrorCode::OutOfMemory,
-                format("cannot lock %zu MB of host memory for transfers: %s", bytes >> 20, cudaGetErrorString(error)));
+    throw Error(ErrorCode::OutOfMemory, format("cannot lock %zu MB of host memory for transfers: %s",
+                                               bytes >> 20, cudaGetErrorString(error)));
   }
 }
 
@@ -102,8 +105,9 @@ void StagingRing::upload(const void* host, void* device, size_t bytes) {
     const size_t part = std::min(bytes - done, kSegmentBytes);
     const Slot slot = take(part);
     std::memcpy(slot.host, static_cast<const char*>(host) + done, part);
-    check(cudaMemcpyAsync(static_cast<char*>(device) + done, slot.host, part, cudaMemcpyHostToDevice, stream_),
-          "cudaMemcpyAsync");
+    check(
+        cudaMemcpyAsync(static_cast<char*>(device) + done, slot.host, part, cudaMemcpyHostToDevice, stream_),
+        "cudaMemcpyAsync");
     done += part;
   }
 }
@@ -112,7 +116,8 @@ void StagingRing::download(const void* device, void* host, size_t bytes) {
   for (size_t done = 0; done < bytes;) {
     const size_t part = std::min(bytes - done, kSegmentBytes);
     const Slot slot = take(part);
-    check(cudaMemcpyAsync(slot.host, static_cast<const char*>(device) + done, part, cudaMemcpyDeviceToHost, stream_),
+    check(cudaMemcpyAsync(slot.host, static_cast<const char*>(device) + done, part, cudaMemcpyDeviceToHost,
+                          stream_),
           "cudaMemcpyAsync");
     check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
     std::memcpy(static_cast<char*>(host) + done, slot.host, part);

@@ -1,5 +1,5 @@
-// Device memory with the sizes in its errors, addresses that take memory as they are needed, and page-locked host
-// memory for copies that nobody waits for.
+// Device memory with the sizes in its errors, addresses that take memory as they are needed, and page-locked
+// host memory for copies that nobody waits for.
 #pragma once
 
 #include <memory>
@@ -10,17 +10,20 @@
 
 namespace nd::cuda {
 
-/// Memory of the current device, 256-byte aligned. Throws Error(OutOfMemory) that says how much was wanted and how
-/// much there is, and leaves the runtime as if nothing had been asked for.
+/// Memory of the current device, 256-byte aligned. Throws Error(OutOfMemory) that says how much was wanted
+/// and how much there is, and leaves the runtime as if nothing had been asked for.
 void* allocateDevice(size_t bytes, const std::string& purpose);
 [[noreturn]] void outOfMemory(size_t bytes, const std::string& purpose);
 
 class DeviceBlock {
  public:
   DeviceBlock() = default;
-  DeviceBlock(size_t bytes, const std::string& purpose) : data_(allocateDevice(bytes, purpose)), bytes_(bytes) {}
+  DeviceBlock(size_t bytes, const std::string& purpose)
+      : data_(allocateDevice(bytes, purpose)), bytes_(bytes) {}
   ~DeviceBlock() { release(); }
-  DeviceBlock(DeviceBlock&& o) noexcept : data_(o.data_), bytes_(o.bytes_) { o.data_ = nullptr, o.bytes_ = 0; }
+  DeviceBlock(DeviceBlock&& o) noexcept : data_(o.data_), bytes_(o.bytes_) {
+    o.data_ = nullptr, o.bytes_ = 0;
+  }
   DeviceBlock& operator=(DeviceBlock&& o) noexcept {
     std::swap(data_, o.data_), std::swap(bytes_, o.bytes_);
     return *this;
@@ -82,8 +85,9 @@ class Event {
   cudaEvent_t event_ = nullptr;
 };
 
-/// Addresses of which the first `committed` bytes are memory. The arena of the models lies in one: it grows in place, so
-/// nothing has to be sized beforehand, nothing fragments, and every step finds its tensors at the same addresses.
+/// Addresses of which the first `committed` bytes are memory. The arena of the models lies in one: it grows
+/// in place, so nothing has to be sized beforehand, nothing fragments, and every step finds its tensors at
+/// the same addresses.
 class AddressRange {
  public:
   /// As many bytes as the device has memory; null where the driver has no virtual memory management.
@@ -112,8 +116,9 @@ class AddressRange {
   std::vector<Part> parts_;
 };
 
-/// Small host arrays on their way to the device: a ring of page-locked segments, each with memory on the device behind it.
-/// What is staged stays until the ring has come round, which waits for the stream only then.
+/// Small host arrays on their way to the device: a ring of page-locked segments, each with memory on the
+/// device behind it. What is staged stays until the ring has come round, which waits for the stream only
+/// then.
 class StagingRing {
  public:
   static constexpr size_t kSegmentBytes = size_t{1} << 20;

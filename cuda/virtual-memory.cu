@@ -41,8 +41,9 @@ const std::optional<Driver>& driver() {
     Driver d{};
     const bool all = find("cuDeviceGetAttribute", d.deviceGetAttribute) &&
                      find("cuMemGetAllocationGranularity", d.getGranularity) &&
-                     find("cuMemAddressReserve", d.addressReserve) && find("cuMemAddressFree", d.addressFree) &&
-                     find("cuMemCreate", d.create) && find("cuMemRelease", d.release) && find("cuMemMap", d.map) &&
+                     find("cuMemAddressReserve", d.addressReserve) &&
+                     find("cuMemAddressFree", d.addressFree) && find("cuMemCreate", d.create) &&
+                     find("cuMemRelease", d.release) && find("cuMemMap", d.map) &&
                      find("cuMemUnmap", d.unmap) && find("cuMemSetAccess", d.setAccess);
     return all ? std::optional<Driver>(d) : std::nullopt;
   }();
@@ -63,13 +64,15 @@ CUdeviceptr address(void* data) { return reinterpret_cast<CUdeviceptr>(data); }
 
 size_t virtualMemoryGranularity(int device) {
   int supported = 0;
-  if (!driver() || driver()->deviceGetAttribute(&supported, CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED,
-                                                static_cast<CUdevice>(device)) != CUDA_SUCCESS ||
+  if (!driver() ||
+      driver()->deviceGetAttribute(&supported, CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED,
+                                   static_cast<CUdevice>(device)) != CUDA_SUCCESS ||
       !supported)
     return 0;
   const CUmemAllocationProp p = propertiesOf(device);
   size_t bytes = 0;
-  return driver()->getGranularity(&bytes, &p, CU_MEM_ALLOC_GRANULARITY_RECOMMENDED) == CUDA_SUCCESS ? bytes : 0;
+  return driver()->getGranularity(&bytes, &p, CU_MEM_ALLOC_GRANULARITY_RECOMMENDED) == CUDA_SUCCESS ? bytes
+                                                                                                    : 0;
 }
 
 void* reserveAddresses(size_t bytes) {

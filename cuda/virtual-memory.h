@@ -1,5 +1,5 @@
-// The driver's virtual memory management, reached through the runtime so that nothing links to the driver's library.
-// cuda/sim/virtual-memory.cpp stands in for it in the simulator.
+// The driver's virtual memory management, reached through the runtime so that nothing links to the driver's
+// library. cuda/sim/virtual-memory.cpp stands in for it in the simulator.
 #pragma once
 
 #include <cstddef>

@@ -42,8 +42,8 @@ std::unique_ptr<CudaWeight> WeightLoaderCuda::load(const Launch& launch, WeightK
   weight->type = kind == WeightKind::Vector ? DType::F32 : type;
   weight->pitch = isMatrix ? (matrix.columns + 7) / 8 * 8 : matrix.columns;
   const size_t elementBytes = weight->type == DType::F32 ? 4 : 2;
-  weight->memory =
-      DeviceBlock(static_cast<size_t>(matrix.rows * weight->pitch) * elementBytes, format("weight '%s'", parts[0].name.c_str()));
+  weight->memory = DeviceBlock(static_cast<size_t>(matrix.rows * weight->pitch) * elementBytes,
+                               format("weight '%s'", parts[0].name.c_str()));
 
   WeightRows rows;
   rows.columns = matrix.columns;
@@ -64,8 +64,10 @@ std::unique_ptr<CudaWeight> WeightLoaderCuda::load(const Launch& launch, WeightK
       chunk.used.wait();
       rows.count = std::min(perChunk, partRows - row);
       const size_t bytes = static_cast<size_t>(rows.count) * rowBytes;
-      std::memcpy(chunk.host.data(), static_cast<const char*>(part.data) + static_cast<size_t>(row) * rowBytes, bytes);
-      check(cudaMemcpyAsync(chunk.device.data(), chunk.host.data(), bytes, cudaMemcpyHostToDevice, stream_), "cudaMemcpyAsync");
+      std::memcpy(chunk.host.data(),
+                  static_cast<const char*>(part.data) + static_cast<size_t>(row) * rowBytes, bytes);
+      check(cudaMemcpyAsync(chunk.device.data(), chunk.host.data(), bytes, cudaMemcpyHostToDevice, stream_),
+            "cudaMemcpyAsync");
       rows.source = chunk.device.data();
       layoutWeight(launch, rows);
       chunk.used.record(stream_);

@@ -40,8 +40,8 @@ void embed(const Launch& launchOn, DType type, const void* table, const void* po
     withWidth(wide(y), [&](auto width) {
       constexpr int N = decltype(width)::value;
       launch("embed", embedKernel<T, N>, overRows(rows, columns, N, launchOn.stream),
-             Params<T>{Global<const T>(table), Global<const T>(positions), Global<const int32_t>(ids), rowsOf<T>(y),
-                       static_cast<uint32_t>(rows), static_cast<uint32_t>(columns / N),
+             Params<T>{Global<const T>(table), Global<const T>(positions), Global<const int32_t>(ids),
+                       rowsOf<T>(y), static_cast<uint32_t>(rows), static_cast<uint32_t>(columns / N),
                        static_cast<uint32_t>(length)});
     });
   });

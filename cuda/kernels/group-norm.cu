@@ -173,7 +173,8 @@ __global__ void normalizeKernel(Params<T> p) {
     Moments m{0, 0, 0};
     for (uint32_t range = lane; range < p.ranges; range += 32) {
       const uint32_t begin = range * p.pixelsPerRange;
-      const uint32_t count = (p.pixels - begin < p.pixelsPerRange ? p.pixels - begin : p.pixelsPerRange) * p.size;
+      const uint32_t count =
+          (p.pixels - begin < p.pixelsPerRange ? p.pixels - begin : p.pixelsPerRange) * p.size;
       const Global<float> from = p.moments + (((blockIdx.y * p.ranges + range) * p.groups + group) * 2);
       m = merge(m, {static_cast<float>(count), from[0], from[1]});
     }
@@ -219,7 +220,8 @@ void resident(const Launch& launchOn, const GroupNormArgs& a, const Params<T>& p
   const bool pairs = params.size % 2 == 0 && even(a.x) && even(a.y) && (!a.skip || even(*a.skip));
   const int64_t accesses = elements / (pairs ? 2 : 1);
   const unsigned threads = accesses >= 8192 ? 512 : accesses >= 1024 ? 256 : 128;
-  const LaunchShape shape{dim3(params.groups, static_cast<unsigned>(batch)), dim3(threads), bytes, launchOn.stream};
+  const LaunchShape shape{dim3(params.groups, static_cast<unsigned>(batch)), dim3(threads), bytes,
+                          launchOn.stream};
   if (pairs)
     launch("groupNorm", residentKernel<T, 2>, shape, params);
   else
@@ -233,7 +235,8 @@ void ranges(const Launch& launchOn, const GroupNormArgs& a, Params<T> params) {
   // As many blocks as keep every SM busy twice, each with at least 8 rows; what they leave behind must fit.
   const int64_t room = static_cast<int64_t>(launchOn.workspaceBytes) / (batch * params.groups * 8);
   expect(room >= 1, "groupNorm: a workspace for the moments");
-  const int64_t most = std::min({(pixels + 7) / 8, std::max<int64_t>(1, 2 * launchOn.multiprocessors / batch), room});
+  const int64_t most =
+      std::min({(pixels + 7) / 8, std::max<int64_t>(1, 2 * launchOn.multiprocessors / batch), room});
   params.pixelsPerRange = static_cast<uint32_t>((pixels + most - 1) / most);
   params.ranges = (params.pixels + params.pixelsPerRange - 1) / params.pixelsPerRange;
   params.moments = Global<float>(static_cast<float*>(launchOn.workspace));
@@ -245,15 +248,16 @@ void ranges(const Launch& launchOn, const GroupNormArgs& a, Params<T> params) {
     const uint32_t lanes = std::max(1u, threads / vectors);
     launch("groupNorm ranges", rangeKernel<T, N>,
            {grid, dim3(threads), lanes * params.channels * 8, launchOn.stream}, params);
-    launch("groupNorm normalize", normalizeKernel<T, N>, {grid, dim3(threads), params.groups * 8, launchOn.stream},
-           params);
+    launch("groupNorm normalize", normalizeKernel<T, N>,
+           {grid, dim3(threads), params.groups * 8, launchOn.stream}, params);
   });
 }
 
 }  // namespace
 
 GroupNormScheme chooseGroupNorm(int64_t pixels, int64_t channelsPerGroup) {
-  return 2 * pixels * channelsPerGroup <= kResidentBytes ? GroupNormScheme::Resident : GroupNormScheme::Ranges;
+  return 2 * pixels * channelsPerGroup <= kResidentBytes ? GroupNormScheme::Resident
+                                                         : GroupNormScheme::Ranges;
 }
 
 const GroupNormScheme*& forcedGroupNorm() {
@@ -261,7 +265,8 @@ const GroupNormScheme*& forcedGroupNorm() {
   return forced;
 }
 
-void groupNorm(const Launch& launchOn, DType type, const GroupNormArgs& a, const float* gamma, const float* beta) {
+void groupNorm(const Launch& launchOn, DType type, const GroupNormArgs& a, const float* gamma,
+               const float* beta) {
   const int64_t c1 = a.x.shape.last(), channels = c1 + (a.skip ? a.skip->shape.last() : 0);
   const int64_t batch = a.x.shape[0], rows = a.x.shape.rows(), pixels = rows / batch;
   expect(channels % a.groups == 0, "groupNorm: channels divisible by groups");

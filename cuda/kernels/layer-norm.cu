@@ -19,7 +19,8 @@ struct Params {
 };
 
 template <int N>
-ND_DEVICE void normalize(float (&v)[N], float mean, float scale, Global<const float> gamma, Global<const float> beta) {
+ND_DEVICE void normalize(float (&v)[N], float mean, float scale, Global<const float> gamma,
+                         Global<const float> beta) {
   float g[N], b[N];
   loadFloats<N, float>(g, gamma);
   loadFloats<N, float>(b, beta);
@@ -33,7 +34,7 @@ __global__ void registerKernel(Params<T> p) {
   const uint32_t row = blockIdx.x * kWarps + threadIdx.x / 32;
   if (row >= p.rows) return;
   const uint32_t first = static_cast<uint32_t>(laneId()) * 8;
-  float v[kParts][8];
+  float v[kParts][8] = {};
   float sum = 0;
 #pragma unroll
   for (int part = 0; part < kParts; part++) {
@@ -92,9 +93,12 @@ void layerNorm(const Launch& launchOn, DType type, const Tensor& x, const float*
                           launchOn.stream};
   withType(type, [&](auto t) {
     using T = decltype(t);
-    const Params<T> params{rowsOf<const T>(x),         rowsOf<T>(y),
-                           Global<const float>(gamma), Global<const float>(beta),
-                           static_cast<uint32_t>(rows), static_cast<uint32_t>(width),
+    const Params<T> params{rowsOf<const T>(x),
+                           rowsOf<T>(y),
+                           Global<const float>(gamma),
+                           Global<const float>(beta),
+                           static_cast<uint32_t>(rows),
+                           static_cast<uint32_t>(width),
                            epsilon};
     const int64_t parts = (width + 255) / 256;
     if (!wide({x, y}) || parts > 8) return launch("layerNorm", anyKernel<T>, shape, params);

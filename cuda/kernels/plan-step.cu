@@ -6,8 +6,9 @@ namespace nd::cuda {
 
 namespace {
 
-constexpr int kX = static_cast<int>(Basis::x), kM = static_cast<int>(Basis::m), kH = static_cast<int>(Basis::h),
-              kN = static_cast<int>(Basis::n), kN0 = static_cast<int>(Basis::n0), kOrig = static_cast<int>(Basis::orig);
+constexpr int kX = static_cast<int>(Basis::x), kM = static_cast<int>(Basis::m),
+              kH = static_cast<int>(Basis::h), kN = static_cast<int>(Basis::n),
+              kN0 = static_cast<int>(Basis::n0), kOrig = static_cast<int>(Basis::orig);
 constexpr int kMostBranches = 8;
 constexpr unsigned kImageThreads = 512, kStepThreads = 128;
 
@@ -18,7 +19,8 @@ struct Params {
   Global<float> predicted;
   Global<const PlanItem> items;
   Global<double> image;  // [B, 2]: what guidanceRescale multiplies m by, what thresholding divides p by
-  double a, b, c, d, guidance[kMostBranches], rescale, clip, ratio, maxValue, minLogVariance, maxLogVariance, keep, renoise;
+  double a, b, c, d, guidance[kMostBranches], rescale, clip, ratio, maxValue, minLogVariance, maxLogVariance,
+      keep, renoise;
   int32_t batch, count, outputCount, pixels, branches, itemCount;
   bool hasRescale, hasClip, hasThreshold, hasRange, hasBlend;
 };
@@ -66,26 +68,26 @@ ND_DEVICE double rescaleOf(const Params& p, int image, Shared<double> scratch) {
   const double textMean = blockSum(text, scratch) / p.count, allMean = blockSum(all, scratch) / p.count;
   text = all = 0;
   for (int i = static_cast<int>(threadIdx.x); i < p.count; i += static_cast<int>(blockDim.x)) {
-    const double t = static_cast<double>(outputOf(p, 1, image)[i]) - textMean, g = guided(p, image, i) - allMean;
+    const double t = static_cast<double>(outputOf(p, 1, image)[i]) - textMean,
+                 g = guided(p, image, i) - allMean;
     text += t * t;
     all += g * g;
   }
-  const double ratio = sqrt(blockSum(text, scratch) / (p.count - 1)) / sqrt(blockSum(all, scratch) / (p.count - 1));
+  const double ratio =
+      sqrt(blockSum(text, scratch) / (p.count - 1)) / sqrt(blockSum(all, scratch) / (p.count - 1));
   return p.rescale * ratio + (1 - p.rescale);
 }
 
-ND_DEVICE uint64_t magnitudeBits(double value) {
-  return doubleToBits(value) & 0x7fffffffffffffffull;
-}
+ND_DEVICE uint64_t magnitudeBits(double value) { return doubleToBits(value) & 0x7fffffffffffffffull; }
 
-/// Bits of the rank-th smallest |p| (doubles that are not negative sort as their bits do), one byte after the other,
-/// and how many values are smaller or the same.
+/// Bits of the rank-th smallest |p| (doubles that are not negative sort as their bits do), one byte after the
+/// other, and how many values are smaller or the same.
 struct Selected {
   uint64_t bits;
   uint32_t notAbove;
 };
-ND_DEVICE Selected select(const Params& p, int image, double rescale, uint32_t rank, Shared<uint32_t> histogram,
-                          Shared<uint32_t> found) {
+ND_DEVICE Selected select(const Params& p, int image, double rescale, uint32_t rank,
+                          Shared<uint32_t> histogram, Shared<uint32_t> found) {
   uint64_t prefix = 0;
   uint32_t below = 0, same = 0;
 #pragma unroll 1
@@ -94,7 +96,8 @@ ND_DEVICE Selected select(const Params& p, int image, double rescale, uint32_t r
     syncThreads();
     for (int i = static_cast<int>(threadIdx.x); i < p.count; i += static_cast<int>(blockDim.x)) {
       const uint64_t bits = magnitudeBits(predictedBefore(p, image, i, rescale));
-      if (shift == 56 || bits >> (shift + 8) == prefix) atomicAdd(histogram + static_cast<int64_t>(bits >> shift & 255), 1u);
+      if (shift == 56 || bits >> (shift + 8) == prefix)
+        atomicAdd(histogram + static_cast<int64_t>(bits >> shift & 255), 1u);
     }
     syncThreads();
     if (threadIdx.x == 0) {
@@ -111,8 +114,8 @@ ND_DEVICE Selected select(const Params& p, int image, double rescale, uint32_t r
 }
 
 /// Whether a value is NaN, and the smallest |p| above `bits`; both to every thread.
-ND_DEVICE double smallestAbove(const Params& p, int image, double rescale, uint64_t bits, Shared<double> scratch,
-                               bool& invalid) {
+ND_DEVICE double smallestAbove(const Params& p, int image, double rescale, uint64_t bits,
+                               Shared<double> scratch, bool& invalid) {
   double smallest = bitsToDouble(0x7ff0000000000000ull);
   bool nan = false;
   for (int i = static_cast<int>(threadIdx.x); i < p.count; i += static_cast<int>(blockDim.x)) {
@@ -131,7 +134,8 @@ ND_DEVICE double smallestAbove(const Params& p, int image, double rescale, uint6
   return scratch[0];
 }
 
-/// torch.quantile's linear interpolation at ratio · (count − 1), kept between 1 and maxValue; NaN where a value is.
+/// torch.quantile's linear interpolation at ratio · (count − 1), kept between 1 and maxValue; NaN where a
+/// value is.
 ND_DEVICE double thresholdOf(const Params& p, int image, double rescale, Shared<double> scratch,
                              Shared<uint32_t> histogram, Shared<uint32_t> found) {
   const double position = p.ratio * (p.count - 1);
@@ -142,7 +146,8 @@ ND_DEVICE double thresholdOf(const Params& p, int image, double rescale, Shared<
   if (invalid) return bitsToDouble(0x7ff8000000000000ull);
   const double value = bitsToDouble(low.bits), fraction = position - rank;
   const double next = rank + 1 < low.notAbove ? value : above;
-  const double s = fraction == 0 || rank + 1 == static_cast<uint32_t>(p.count) ? value : value + fraction * (next - value);
+  const double s =
+      fraction == 0 || rank + 1 == static_cast<uint32_t>(p.count) ? value : value + fraction * (next - value);
   return fmin(fmax(s, 1.0), p.maxValue);
 }
 
@@ -150,7 +155,8 @@ ND_DEVICE double thresholdOf(const Params& p, int image, double rescale, Shared<
 __global__ void planImageKernel(Params p) {
   const int image = static_cast<int>(blockIdx.x);
   const Shared<double> scratch = shared<double>(0, blockDim.x);
-  const Shared<uint32_t> histogram = shared<uint32_t>(blockDim.x * 8, 256), found = shared<uint32_t>(blockDim.x * 8 + 1024, 4);
+  const Shared<uint32_t> histogram = shared<uint32_t>(blockDim.x * 8, 256),
+                         found = shared<uint32_t>(blockDim.x * 8 + 1024, 4);
   const double rescale = p.hasRescale ? rescaleOf(p, image, scratch) : 1;
   const double threshold = p.hasThreshold ? thresholdOf(p, image, rescale, scratch, histogram, found) : 1;
   if (threadIdx.x == 0) {
@@ -203,7 +209,8 @@ __global__ void planStepKernel(Params p) {
   if (p.state[kH]) p.state[kH][at] = static_cast<float>(h);
   if (p.hasBlend) {
     const double weight = static_cast<double>(p.mask[static_cast<int64_t>(image) * p.pixels + i % p.pixels]);
-    const double kept = p.keep * static_cast<double>(p.state[kOrig][at]) + p.renoise * static_cast<double>(p.state[kN0][at]);
+    const double kept =
+        p.keep * static_cast<double>(p.state[kOrig][at]) + p.renoise * static_cast<double>(p.state[kN0][at]);
     p.state[kX][at] = static_cast<float>(weight * static_cast<double>(p.state[kX][at]) + (1 - weight) * kept);
   }
 }
@@ -226,8 +233,8 @@ void planStep(const Launch& launchOn, const PlanStepArgs& args, const PlanItem* 
   const PlanRow& row = *args.row;
   const int64_t batch = args.p.shape[0], count = args.p.shape.count() / batch;
   if (args.branches > kMostBranches)
-    throw Error(ErrorCode::Unsupported,
-                format("Expected at most %d guidance branches but received %d", kMostBranches, args.branches));
+    throw Error(ErrorCode::Unsupported, format("Expected at most %d guidance branches but received %d",
+                                               kMostBranches, args.branches));
   expect(count < int64_t{1} << 30, "planStep: an image of fewer than 2^30 elements");
   Params p{};
   p.output = Global<const float>(args.modelOutput.f32());
@@ -243,7 +250,8 @@ void planStep(const Launch& launchOn, const PlanStepArgs& args, const PlanItem* 
   if (row.threshold) p.ratio = row.threshold->ratio, p.maxValue = row.threshold->maxValue;
   p.hasClip = row.clip.has_value(), p.clip = row.clip.value_or(0);
   p.hasRange = row.learnedRange.has_value();
-  if (row.learnedRange) p.minLogVariance = row.learnedRange->first, p.maxLogVariance = row.learnedRange->second;
+  if (row.learnedRange)
+    p.minLogVariance = row.learnedRange->first, p.maxLogVariance = row.learnedRange->second;
   p.hasBlend = args.mask && row.blend;
   if (p.hasBlend) p.keep = row.blend->first, p.renoise = row.blend->second;
   p.batch = static_cast<int32_t>(batch), p.count = static_cast<int32_t>(count), p.branches = args.branches;
@@ -252,11 +260,14 @@ void planStep(const Launch& launchOn, const PlanStepArgs& args, const PlanItem* 
 
   if (p.hasRescale || p.hasThreshold)
     launch("planStep image", planImageKernel,
-           {dim3(static_cast<unsigned>(batch)), dim3(kImageThreads), kImageThreads * 8 + 1024 + 16, launchOn.stream}, p);
-  launch("planStep", planStepKernel,
-         {dim3(static_cast<unsigned>((count + kStepThreads - 1) / kStepThreads), static_cast<unsigned>(batch)),
-          dim3(kStepThreads), 0, launchOn.stream},
-         p);
+           {dim3(static_cast<unsigned>(batch)), dim3(kImageThreads), kImageThreads * 8 + 1024 + 16,
+            launchOn.stream},
+           p);
+  launch(
+      "planStep", planStepKernel,
+      {dim3(static_cast<unsigned>((count + kStepThreads - 1) / kStepThreads), static_cast<unsigned>(batch)),
+       dim3(kStepThreads), 0, launchOn.stream},
+      p);
 }
 
 }  // namespace nd::cuda

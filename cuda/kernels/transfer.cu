@@ -31,8 +31,8 @@ __global__ void widenKernel(RowParams<T> p) {
   storeFloats<N, float>(p.values + (static_cast<int64_t>(at.row) * p.perRow * N + at.column), v);
 }
 
-/// Neighbouring threads hold neighbouring elements of the NHWC side: channels are few (3 or 4 in practice), so the
-/// NCHW side is read and written in runs a warp wide as well.
+/// Neighbouring threads hold neighbouring elements of the NHWC side: channels are few (3 or 4 in practice),
+/// so the NCHW side is read and written in runs a warp wide as well.
 template <class T>
 struct PlaneParams {
   Rows<T> image;

@@ -1,5 +1,5 @@
-// Rows of N elements at once: 16-byte accesses where N is 8, single elements where N is 1. And how kernels that
-// treat every element alike are laid over a tensor's rows.
+// Rows of N elements at once: 16-byte accesses where N is 8, single elements where N is 1. And how kernels
+// that treat every element alike are laid over a tensor's rows.
 #pragma once
 
 #include <initializer_list>
@@ -33,7 +33,8 @@ ND_DEVICE void loadFloats(float (&v)[N], Global<const T> p) {
 template <int N, class T>
 ND_DEVICE void storeFloats(Global<T> p, const float (&v)[N]) {
   if constexpr (N == 8 && sizeof(T) == 2) {
-    store16(p, Vec16{{pack2<T>(v[0], v[1]), pack2<T>(v[2], v[3]), pack2<T>(v[4], v[5]), pack2<T>(v[6], v[7])}});
+    store16(p,
+            Vec16{{pack2<T>(v[0], v[1]), pack2<T>(v[2], v[3]), pack2<T>(v[4], v[5]), pack2<T>(v[6], v[7])}});
   } else if constexpr (N == 8) {
 #pragma unroll
     for (int half = 0; half < 2; half++)
@@ -61,7 +62,8 @@ Rows<T> rowsOf(const Tensor& t) {
 
 /// Whether rows of `t` can be read eight elements at a time.
 inline bool wide(const Tensor& t, int64_t elementBytes = 2) {
-  return t.shape.last() % 8 == 0 && t.stride * elementBytes % 16 == 0 && reinterpret_cast<uintptr_t>(t.data) % 16 == 0;
+  return t.shape.last() % 8 == 0 && t.stride * elementBytes % 16 == 0 &&
+         reinterpret_cast<uintptr_t>(t.data) % 16 == 0;
 }
 inline bool wide(std::initializer_list<Tensor> tensors) {
   for (const Tensor& t : tensors)
@@ -86,7 +88,8 @@ constexpr unsigned kElementThreads = 256;
 inline LaunchShape overRows(int64_t rows, int64_t columns, int perThread, cudaStream_t stream) {
   const int64_t threads = rows * (columns / perThread);
   expect(threads < int64_t{1} << 31, "cuda: a tensor of fewer than 2^31 elements");
-  return {dim3(static_cast<unsigned>((threads + kElementThreads - 1) / kElementThreads)), dim3(kElementThreads), 0, stream};
+  return {dim3(static_cast<unsigned>((threads + kElementThreads - 1) / kElementThreads)),
+          dim3(kElementThreads), 0, stream};
 }
 
 /// Where a thread of overRows() stands: element `column` of `row`.

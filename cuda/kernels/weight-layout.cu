@@ -56,9 +56,10 @@ __global__ void layoutKernel(Params<S, T> p) {
 template <class S, class T>
 void run(const Launch& launchOn, const WeightRows& rows) {
   launch("layoutWeight", layoutKernel<S, T>, overRows(rows.count, rows.pitch, 1, launchOn.stream),
-         Params<S, T>{Global<const S>(rows.source), Global<T>(static_cast<T*>(rows.target)), rows.first, rows.pitch,
-                      rows.gated, static_cast<uint32_t>(rows.count), static_cast<uint32_t>(rows.columns),
-                      static_cast<uint32_t>(rows.taps), static_cast<uint32_t>(rows.columns / rows.taps)});
+         Params<S, T>{Global<const S>(rows.source), Global<T>(static_cast<T*>(rows.target)), rows.first,
+                      rows.pitch, rows.gated, static_cast<uint32_t>(rows.count),
+                      static_cast<uint32_t>(rows.columns), static_cast<uint32_t>(rows.taps),
+                      static_cast<uint32_t>(rows.columns / rows.taps)});
 }
 
 template <class T>

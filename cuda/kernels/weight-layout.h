@@ -1,13 +1,13 @@
-// Rows of a weight from the file's dtype and order into the backend's layout. Runs once per weight while a model
-// loads, chunk by chunk behind the copies. Bound: the copies.
+// Rows of a weight from the file's dtype and order into the backend's layout. Runs once per weight while a
+// model loads, chunk by chunk behind the copies. Bound: the copies.
 #pragma once
 
 #include "cuda/launch.h"
 
 namespace nd::cuda {
 
-/// Rows [first, first + count) of a matrix of columns (c, tap), tap fastest, become rows of columns (tap, c) padded with
-/// zeros to `pitch`, as `type` (F16, BF16 or F32).
+/// Rows [first, first + count) of a matrix of columns (c, tap), tap fastest, become rows of columns (tap, c)
+/// padded with zeros to `pitch`, as `type` (F16, BF16 or F32).
 struct WeightRows {
   DType sourceType = DType::F16;  // F32, F16, BF16, F8_E4M3, F8_E5M2
   const void* source = nullptr;   // device: the rows as stored
