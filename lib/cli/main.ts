@@ -3,10 +3,12 @@ import { Command } from 'commander'
 import { choiceArgument, countArgument, integerArgument, numberArgument, seedArgument } from './arguments.js'
 import { printInspection } from './inspect.js'
 import { paint, type PaintOptions } from './paint.js'
+import type { ServeOptions } from './serve.js'
 import { packageVersion } from './version.js'
 
 const interrupt = new AbortController()
-process.once('SIGINT', () => interrupt.abort(new Error('interrupted')))
+for (const signal of ['SIGINT', 'SIGTERM'] as const)
+  process.once(signal, () => interrupt.abort(new Error('interrupted')))
 
 const program = new Command('node-diffusion')
   .description('Paints pictures from text with Stable Diffusion models, natively in Node.js')
@@ -49,6 +51,34 @@ program
   .option('--show-steps', 'also write a sheet with the picture after every step')
   .option('-q, --quiet', 'no progress, only the paths of the pictures')
   .action((prompt: string, options: PaintOptions) => paint(prompt, options, interrupt.signal))
+
+program
+  .command('serve')
+  .description("serve models over HTTP: OpenAI's images API, AUTOMATIC1111's API, jobs with server-sent events")
+  .option(
+    '-m, --model <name=source>',
+    'a model, and what clients call it; again for more (default: postcard)',
+    (value: string, all: string[] = []) => [...all, value]
+  )
+  .option('-p, --port <number>', 'port', integerArgument, 7860)
+  .option('--host <address>', 'address to listen on; 0.0.0.0 is every interface', '127.0.0.1')
+  .option(
+    '--api-key <key>',
+    'a key that clients must send; again for more (also NODE_DIFFUSION_API_KEYS, with commas)',
+    (v: string, all: string[] = []) => [...all, v]
+  )
+  .option(
+    '--cors <origin>',
+    'an origin that browsers may call from, or *; again for more',
+    (v: string, all: string[] = []) => [...all, v]
+  )
+  .option('--max-queued <number>', 'jobs that may wait; more are refused with 429', countArgument, 64)
+  .option('--keep-models <number>', 'models in memory at once', countArgument, 1)
+  .option('--outputs <folder>', 'where pictures wait for clients that ask for addresses')
+  .option('--device <name>', "'auto', 'cpu' or 'cuda'", 'auto')
+  .option('--threads <number>', 'CPU threads (default: the physical cores)', countArgument)
+  .option('--log', 'a line of JSON for each request')
+  .action(async (options: ServeOptions) => (await import('./serve.js')).serve(options, interrupt.signal))
 
 program
   .command('inspect')
