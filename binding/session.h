@@ -22,10 +22,13 @@ class Session : public Napi::ObjectWrap<Session> {
   Napi::Value predict(const Napi::CallbackInfo&);     // (request) → Promise<{ sample, blocks? }>
   Napi::Value vaeEncode(const Napi::CallbackInfo&);   // (tensor) → Promise<{ mean, logvar }>
   Napi::Value vaeDecode(const Napi::CallbackInfo&);   // (tensor) → Promise<tensor>
-  Napi::Value generate(const Napi::CallbackInfo&);    // (job, onStep?) → { promise, abort }
-  Napi::Value unload(const Napi::CallbackInfo&);      // () → Promise<void>: frees weights and memory
-  Napi::Value profile(const Napi::CallbackInfo&);     // (on) → Promise<entries since the last call>
-  Napi::Value memory(const Napi::CallbackInfo&);      // () → Promise<{ weights, activations }>
+  Napi::Value encodePictures(
+      const Napi::CallbackInfo&);  // (pictures, latentHeight, latentWidth) → Promise<moments>
+  Napi::Value decodePictures(const Napi::CallbackInfo&);  // (latents) → Promise<{ pixels, width, height }>
+  Napi::Value generate(const Napi::CallbackInfo&);        // (job, onStep?) → { promise, abort }
+  Napi::Value unload(const Napi::CallbackInfo&);          // () → Promise<void>: frees weights and memory
+  Napi::Value profile(const Napi::CallbackInfo&);         // (on) → Promise<entries since the last call>
+  Napi::Value memory(const Napi::CallbackInfo&);          // () → Promise<{ weights, activations }>
   Napi::Value description(const Napi::CallbackInfo&);
 
   Napi::Value submit(std::shared_ptr<Job>);

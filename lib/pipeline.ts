@@ -3,6 +3,7 @@ import { basename, join } from 'node:path'
 import { native, packageRoot, translating, translatingSync, type NativeSession } from './binding.js'
 import { disposedError, TextEncoder, UNet, Vae } from './components.js'
 import { DiffusionError, invalidArgument, unsupported } from './errors.js'
+import { addNoise, type AddNoiseOptions, type AddNoiseResult } from './forward-diffusion.js'
 import { type Component, isSdxl, type ModelFolder } from './models/folder.js'
 import { readModel } from './models/model.js'
 import type { CheckpointReader } from './models/single-file/checkpoint.js'
@@ -97,7 +98,7 @@ export class Pipeline {
   private constructor(
     private readonly native: NativeSession,
     private readonly folder: ModelFolder,
-    vae: VaeConfig,
+    private readonly vaeConfig: VaeConfig,
     tokenizers: readonly ClipTokenizer[],
     choice: { device: string; reason: string },
     scheduler: Scheduler,
@@ -110,13 +111,14 @@ export class Pipeline {
     this.device = choice.device
     this.deviceReason = choice.reason
     this.warnings = [...folder.warnings, ...scheduler.warnings]
-    this.tasks = tasksOf(folder, vae.latentChannels)
+    this.tasks = tasksOf(folder, vaeConfig.latentChannels)
     this.tokenizer = tokenizers[0]!
     this.tokenizer2 = tokenizers[1]
     this.textEncoder = encoders[0]!
     this.textEncoder2 = encoders[1]
     this.unet = new UNet(owner, { ...folder.unet.config }, folder.unet.config.inChannels)
-    this.vae = new Vae(owner, { ...vae }, { picture: vae.inChannels, latent: vae.latentChannels }, vaeFactor(vae))
+    const { inChannels, latentChannels } = vaeConfig
+    this.vae = new Vae(owner, { ...vaeConfig }, { picture: inChannels, latent: latentChannels }, vaeFactor(vaeConfig))
     this.current = scheduler
   }
 
@@ -242,6 +244,17 @@ export class Pipeline {
       stop.abort()
       await run
     }
+  }
+
+  /**
+   * The forward process: a picture encoded, noised to several timesteps and decoded, to be looked at. Works with every
+   * model.
+   * @throws DiffusionError
+   */
+  async addNoise(options: AddNoiseOptions): Promise<AddNoiseResult> {
+    const session = this.session()
+    const { scheduler, vaeConfig, vae } = this
+    return addNoise(options, { session, scheduler, vae: vaeConfig, factor: vae.factor })
   }
 
   /** Bytes held: laid-out weights, and the arena of activations. */
