@@ -1,7 +1,7 @@
 /** The forward process: a picture's latents at growing amounts of noise, as training sees them. */
 import { translating, type NativeSession } from './binding.js'
 import { invalidArgument } from './errors.js'
-import { DiffusionImage, loadImage, type ImageInput } from './image.js'
+import { loadImage, type DiffusionImage, type ImageInput } from './image.js'
 import { latentsOf, type VaeConfig } from './models/vae.js'
 import { createScheduler, type Scheduler } from './schedulers/index.js'
 import type { Tensor } from './tensor.js'
@@ -90,7 +90,7 @@ export const addNoise = async (o: AddNoiseOptions, parts: Parts): Promise<AddNoi
   if (o.timesteps !== undefined && (!Array.isArray(o.timesteps) || o.timesteps.length === 0))
     throw invalidArgument('timesteps', 'a list of at least one timestep', o.timesteps)
   const trained = [...scheduler.timesteps].sort((a, b) => a - b)
-  const timesteps = o.timesteps ?? spread(trained, integerIn('steps', o.steps ?? 8, 1, 1000))
+  const timesteps: readonly number[] = o.timesteps ?? spread(trained, integerIn('steps', o.steps ?? 8, 1, 1000))
   for (const t of timesteps)
     if (!Number.isInteger(t) || t < 0 || t > trained.at(-1)!)
       throw invalidArgument('timesteps', `integers from 0 to ${trained.at(-1)!}`, t)
