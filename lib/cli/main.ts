@@ -1,9 +1,17 @@
 #!/usr/bin/env node
 import { Command } from 'commander'
-import { choiceArgument, countArgument, integerArgument, numberArgument, seedArgument } from './arguments.js'
+import {
+  choiceArgument,
+  countArgument,
+  integerArgument,
+  integersArgument,
+  numberArgument,
+  seedArgument
+} from './arguments.js'
 import { printInspection } from './inspect.js'
+import { noise, type NoiseOptions } from './noise.js'
 import { paint, type PaintOptions } from './paint.js'
-import type { ServeOptions } from './serve.js'
+import { serveCommand } from './serve-command.js'
 import { packageVersion } from './version.js'
 
 const interrupt = new AbortController()
@@ -53,32 +61,25 @@ program
   .action((prompt: string, options: PaintOptions) => paint(prompt, options, interrupt.signal))
 
 program
-  .command('serve')
-  .description("serve models over HTTP: OpenAI's images API, AUTOMATIC1111's API, jobs with server-sent events")
+  .command('noise')
+  .description('forward diffusion: a sheet of a picture at growing amounts of noise')
+  .argument('<image>', 'the picture')
+  .option('-o, --output <path>', 'where to write the sheet: .png, .jpg or .webp (default: IMAGE-noise.png)')
+  .option('-m, --model <source>', "'postcard' (bundled) or a model; its autoencoder and scheduler are used", 'postcard')
   .option(
-    '-m, --model <name=source>',
-    'a model, and what clients call it; again for more (default: postcard)',
-    (value: string, all: string[] = []) => [...all, value]
+    '-s, --steps <number>',
+    'how many noise levels, evenly over the trained timesteps (default: 8)',
+    countArgument
   )
-  .option('-p, --port <number>', 'port', integerArgument, 7860)
-  .option('--host <address>', 'address to listen on; 0.0.0.0 is every interface', '127.0.0.1')
-  .option(
-    '--api-key <key>',
-    'a key that clients must send; again for more (also NODE_DIFFUSION_API_KEYS, with commas)',
-    (v: string, all: string[] = []) => [...all, v]
-  )
-  .option(
-    '--cors <origin>',
-    'an origin that browsers may call from, or *; again for more',
-    (v: string, all: string[] = []) => [...all, v]
-  )
-  .option('--max-queued <number>', 'jobs that may wait; more are refused with 429', countArgument, 64)
-  .option('--keep-models <number>', 'models in memory at once', countArgument, 1)
-  .option('--outputs <folder>', 'where pictures wait for clients that ask for addresses')
+  .option('--timesteps <list>', 'instead: the timesteps, such as 100,500,999', integersArgument)
+  .option('--scheduler <name>', 'such as "Euler" or DDIMScheduler (default: the model\'s)')
+  .option('--seed <number>', 'seed of the noise', seedArgument)
+  .option('--width <pixels>', "default: the picture's own", integerArgument)
+  .option('--height <pixels>', "default: the picture's own", integerArgument)
   .option('--device <name>', "'auto', 'cpu' or 'cuda'", 'auto')
-  .option('--threads <number>', 'CPU threads (default: the physical cores)', countArgument)
-  .option('--log', 'a line of JSON for each request')
-  .action(async (options: ServeOptions) => (await import('./serve.js')).serve(options, interrupt.signal))
+  .action((image: string, options: NoiseOptions) => noise(image, options, interrupt.signal))
+
+program.addCommand(serveCommand(interrupt.signal))
 
 program
   .command('inspect')
