@@ -50,6 +50,11 @@ TensorView tensorView(const Napi::Value& value) {
   return view;
 }
 
+std::unique_ptr<TextEncoder> makeTextEncoder(const TextConfig& config, const WeightLoader& loader) {
+  if (const auto* bert = std::get_if<LdmBertConfig>(&config)) return std::make_unique<LdmBert>(*bert, loader);
+  return std::make_unique<ClipText>(std::get<ClipTextConfig>(config), loader);
+}
+
 /// load('textEncoder' | 'unet' | 'vae', config, files, [name, file, stored, { rows?, transpose? }?][])
 class Load : public Job {
  public:
@@ -61,7 +66,7 @@ class Load : public Job {
     else if (component_ == "vae")
       vae_ = vaeConfig(config), scaling_ = latentScaling(config);
     else if (component_ == "textEncoder")
-      text_ = clipTextConfig(config);
+      text_ = textConfig(config);
     else
       throw Error(ErrorCode::InvalidArgument,
                   "Expected 'textEncoder', 'unet' or 'vae' but received " + component_);
@@ -85,7 +90,7 @@ class Load : public Job {
     if (component_ == "unet")
       state.models.unet = std::make_unique<UNet>(unet_, loader);
     else if (component_ == "textEncoder")
-      state.models.textEncoders.push_back(std::make_unique<ClipText>(text_, loader));
+      state.models.textEncoders.push_back(makeTextEncoder(text_, loader));
     else {
       state.models.vae = std::make_unique<Vae>(vae_, loader);
       state.models.scaling = scaling_;
@@ -101,7 +106,7 @@ class Load : public Job {
     TensorView view;
   };
   std::string component_;
-  ClipTextConfig text_;
+  TextConfig text_;
   UNetConfig unet_;
   VaeConfig vae_;
   LatentScaling scaling_;
@@ -109,7 +114,7 @@ class Load : public Job {
   std::vector<Source> sources_;
 };
 
-/// encodeText(encoder, ids, length)
+/// encodeText(encoder, ids, length, mask?)
 class EncodeText : public Job {
  public:
   explicit EncodeText(const Napi::CallbackInfo& info) : Job(info.Env()) {
@@ -117,15 +122,20 @@ class EncodeText : public Job {
     const auto ids = info[1].As<Napi::Int32Array>();
     ids_.assign(ids.Data(), ids.Data() + ids.ElementLength());
     length_ = info[2].As<Napi::Number>().Int64Value();
+    if (info[3].IsTypedArray()) {
+      const auto mask = info[3].As<Napi::Uint8Array>();
+      mask_.assign(mask.Data(), mask.Data() + mask.ElementLength());
+    }
   }
   void run(Context& context, EngineState& state) override {
     if (encoder_ >= state.models.textEncoders.size()) notLoaded("text encoder of that number");
     Arena::Scope scope(context.arena);
-    const ClipText::Output out = state.models.textEncoders[encoder_]->encode(context, ids_, length_);
+    const TextEncoder::Output out =
+        state.models.textEncoders[encoder_]->encode(context, ids_, length_, mask_);
     shape_ = out.last.shape;
     for (const Tensor& h : out.hiddenStates) hidden_.push_back(downloaded(context, h));
     last_ = downloaded(context, out.last);
-    pooled_ = downloaded(context, out.pooled);
+    if (out.pooled) pooled_ = downloaded(context, out.pooled);
     if (out.projected) projected_ = downloaded(context, out.projected);
   }
   Napi::Value result(Napi::Env env) override {
@@ -135,7 +145,7 @@ class EncodeText : public Job {
     for (uint32_t i = 0; i < hidden_.size(); i++) hidden.Set(i, toJs(env, hidden_[i], shape_));
     o.Set("hiddenStates", hidden);
     o.Set("lastHiddenState", toJs(env, last_, shape_));
-    o.Set("pooled", toJs(env, pooled_, {rows, shape_[2]}));
+    if (!pooled_.empty()) o.Set("pooled", toJs(env, pooled_, {rows, shape_[2]}));
     if (!projected_.empty())
       o.Set("projected", toJs(env, projected_, {rows, static_cast<int64_t>(projected_.size()) / rows}));
     return o;
@@ -144,6 +154,7 @@ class EncodeText : public Job {
  private:
   uint32_t encoder_;
   std::vector<int32_t> ids_;
+  std::vector<uint8_t> mask_;
   int64_t length_;
   Shape shape_;
   std::vector<std::vector<float>> hidden_;
