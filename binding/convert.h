@@ -21,10 +21,10 @@ bool boolean(const Napi::Object&, const char* name);
 std::string string(const Napi::Object&, const char* name);
 Napi::Object object(const Napi::Object&, const char* name);
 Napi::Array array(const Napi::Object&, const char* name);
-std::vector<float> floats(const Napi::Object&, const char* name);  // Float32Array
-std::vector<int32_t> ints(const Napi::Object&, const char* name);  // Int32Array
+std::vector<float> floats(const Napi::Object&, const char* name);   // Float32Array
+std::vector<int32_t> ints(const Napi::Object&, const char* name);   // Int32Array
 std::vector<uint8_t> bytes(const Napi::Object&, const char* name);  // Uint8Array
-bool has(const Napi::Object&, const char* name);                   // neither undefined nor null
+bool has(const Napi::Object&, const char* name);                    // neither undefined nor null
 
 /// { data: Float32Array, shape: number[] } with as many values as the shape says.
 struct JsTensor {

@@ -42,7 +42,7 @@ TextEncoder::Output ClipText::encode(Context& context, std::span<const int32_t> 
                                      std::span<const uint8_t>) const {
   checkSequences(ids, length, config_.maxPositions);
   Output out;
-  out.hiddenStates.push_back(embed(context, tokens_, positions_, ids, length));
+  out.hiddenStates.push_back(embeddings(context, tokens_, positions_, ids, length));
   for (const Layer& l : layers_) out.hiddenStates.push_back(layer(context, l, out.hiddenStates.back()));
   out.last = finalNorm(context, out.hiddenStates.back());
 

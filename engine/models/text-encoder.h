@@ -26,6 +26,18 @@ class TextEncoder {
   virtual Tensor finalNorm(Context&, const Tensor& hidden) const = 0;
   /// C
   virtual int64_t width() const = 0;
+
+  /// Embeddings [rows, C] of the ids after the vocabulary's: textual inversion; or none.
+  void setAddedTokens(WeightPtr table) { added_ = std::move(table); }
+  const WeightPtr& addedTokens() const { return added_; }
+
+ protected:
+  /// [B, L, C] of ids of the vocabulary and of added ones.
+  Tensor embeddings(Context&, const WeightPtr& tokens, const WeightPtr& positions,
+                    std::span<const int32_t> ids, int64_t length) const;
+
+ private:
+  WeightPtr added_;
 };
 
 /// Throws Error(InvalidArgument) unless ids are whole sequences of 1 to `longest` tokens.

@@ -67,6 +67,10 @@ class UNet {
   };
   Time prepareTime(Context&, std::span<const float> timesteps, int64_t perRow,
                    const AddedConditions& = {}) const;
+  /// Copies evaluation `row` of `all` into `one`, made by oneTime(), which is then evaluation 0: where every
+  /// evaluation finds its time at the same address, they can be replayed.
+  Time oneTime(Context&, const Time& all) const;
+  void selectTime(Context&, const Time& all, int64_t row, const Time& one) const;
 
   /// Called with the output of conv_in, time_embedding, down0…, mid, up0…
   using Probe = std::function<void(const std::string& name, const Tensor& value)>;
@@ -98,7 +102,7 @@ class UNet {
   std::vector<Block> down_, up_;
   std::vector<Stage> mid_;
   // Filled by makeStage in the order of construction.
-  std::vector<HostTensor> timeWeights_, timeBiases_;
+  std::vector<TensorRef> timeWeights_, timeBiases_;
   int64_t timeColumns_ = 0;
   int textCount_ = 0;
 };
