@@ -46,7 +46,9 @@ UNetConfig unetConfig(const Napi::Object&);
 VaeConfig vaeConfig(const Napi::Object&);
 LatentScaling latentScaling(const Napi::Object&);
 GenerateJob generateJob(const Napi::Object&);
-PictureInput pictureInput(const Napi::Object&);                      // convert-picture.cpp
+PictureInput pictureInput(const Napi::Object&);  // convert-picture.cpp
+/// { data: Uint8Array of RGB, width, height }[]
+std::vector<Picture> pictures(const Napi::Array&, const char* name);
 std::vector<uint64_t> seeds(const Napi::Object&, const char* name);  // bigint[]
 NoiseKind noiseKind(const Napi::Object&, const char* name);          // 'cpu' | 'cuda'
 

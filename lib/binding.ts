@@ -106,6 +106,10 @@ export interface NativeSession {
   }): Promise<{ sample: Tensor; blocks?: Record<string, Tensor> }>
   vaeEncode(picture: Tensor): Promise<Tensor>
   vaeDecode(latents: Tensor): Promise<Tensor>
+  /** Pictures, resized to the latents' size times the factor → the posterior's moments [n, 2C, h, w], unscaled. */
+  encodePictures(pictures: readonly NativePicture[], latentHeight: number, latentWidth: number): Promise<Tensor>
+  /** Latents as the step loop has them → RGB [n, height, width, 3]. */
+  decodePictures(latents: Tensor): Promise<{ pixels: Uint8Array; width: number; height: number }>
   generate(
     job: NativeGenerateJob,
     onStep?: (event: NativeStepEvent) => void

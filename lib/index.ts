@@ -2,6 +2,7 @@
 export { Pipeline, type LoadOptions, type StreamEvent, type TaskOptions } from './pipeline.js'
 export type { Task } from './tasks.js'
 export { Generator, type GenerationResult } from './txt2img.js'
+export type { AddNoiseOptions, AddNoiseResult } from './forward-diffusion.js'
 export type { EditOptions, Img2ImgOptions, InpaintOptions, PictureInput } from './img2img-options.js'
 export type { StepEvent, Txt2ImgOptions } from './txt2img-options.js'
 export { TextEncoder, UNet, Vae, type UNetRequest } from './components.js'

@@ -2,6 +2,7 @@ import { basename } from 'node:path'
 import { native, translating, translatingSync, type NativeSession } from './binding.js'
 import { disposedError, TextEncoder, UNet, Vae } from './components.js'
 import { DiffusionError, invalidArgument, unsupported } from './errors.js'
+import { addNoise, type AddNoiseOptions, type AddNoiseResult } from './forward-diffusion.js'
 import type { Component, ModelFolder, TextComponent } from './models/folder.js'
 import { readModel } from './models/model.js'
 import { isSdxl, partsOf } from './models/pipeline-classes.js'
@@ -276,6 +277,18 @@ export class Pipeline {
       stop.abort()
       await run
     }
+  }
+
+  /**
+   * The forward process: a picture encoded, noised to several timesteps and decoded, to be looked at. Works with every
+   * model.
+   * @throws DiffusionError
+   */
+  async addNoise(options: AddNoiseOptions): Promise<AddNoiseResult> {
+    const session = this.session()
+    const vae = this.folder.vae?.config
+    if (!vae) throw unsupported('Expected a model with an autoencoder, whose latents are noised, but this one has none')
+    return addNoise(options, { session, scheduler: this.scheduler, vae, factor: vaeFactor(vae) })
   }
 
   /** Bytes held: laid-out weights, and the arena of activations. */
