@@ -14,7 +14,7 @@ export interface NativeGenerateJob {
     rows: number
     chunks: number
     length: number
-    encoders: { ids: Int32Array; weights?: Float32Array | undefined }[]
+    encoders: { ids: Int32Array; weights?: Float32Array | undefined; mask?: Uint8Array | undefined }[]
     skip: number
     negativeRows: number
     negativeSkip: number
@@ -99,6 +99,7 @@ export interface NativeResult {
 export interface NativeTextOutput {
   hiddenStates: Tensor[]
   lastHiddenState: Tensor
+  /** CLIP's text encoders alone. */
   pooled: Tensor
   projected?: Tensor
 }
@@ -110,7 +111,7 @@ export interface NativeSession {
     files: readonly string[],
     tensors: readonly (readonly [name: string, file: number, stored: string, view?: TensorView | undefined])[]
   ): Promise<void>
-  encodeText(encoder: number, ids: Int32Array, length: number): Promise<NativeTextOutput>
+  encodeText(encoder: number, ids: Int32Array, length: number, mask?: Uint8Array): Promise<NativeTextOutput>
   predict(request: {
     sample: Tensor
     timesteps: Float32Array

@@ -23,7 +23,7 @@ import {
 } from './img2img-options.js'
 import { resolveSource } from './source.js'
 import { paintedChannels, taskError, tasks, tasksOf, unetChannelsError, type Task } from './tasks.js'
-import type { ClipTokenizer } from './tokenizer/clip-tokenizer.js'
+import type { Tokenizer } from './tokenizer/tokenizer.js'
 import { generate, type GenerationResult, type Txt2ImgModels } from './txt2img.js'
 import { resolveOptions, type StepEvent, type Txt2ImgOptions } from './txt2img-options.js'
 import { integerIn, knownKeys, oneOf } from './validate.js'
@@ -104,8 +104,8 @@ export class Pipeline {
   readonly warnings: readonly string[]
   /** What this model can do: the methods of these names work, the others reject. */
   readonly tasks: readonly Task[]
-  readonly tokenizer: ClipTokenizer
-  readonly tokenizer2: ClipTokenizer | undefined
+  readonly tokenizer: Tokenizer
+  readonly tokenizer2: Tokenizer | undefined
   readonly textEncoder: TextEncoder
   /** SDXL's second one. */
   readonly textEncoder2: TextEncoder | undefined
@@ -117,7 +117,7 @@ export class Pipeline {
   private constructor(
     private readonly native: NativeSession,
     private readonly folder: ModelFolder,
-    tokenizers: readonly ClipTokenizer[],
+    tokenizers: readonly Tokenizer[],
     choice: { device: string; reason: string },
     scheduler: Scheduler,
     private readonly name: string
@@ -172,11 +172,17 @@ export class Pipeline {
     const folder = { ...read, warnings: [...warnings, ...read.warnings] }
     if (tasksOf(folder).length === 0) throw unetChannelsError(folder)
     const scheduler = chooseScheduler(options.scheduler, folder)
-    const tokenizers = [folder.tokenizer, folder.tokenizer2].filter((t) => t !== null).map(loadTokenizer)
+    const tokenizers = [
+      [folder.textEncoder, folder.tokenizer] as const,
+      [folder.textEncoder2, folder.tokenizer2] as const
+    ].flatMap(([encoder, tokenizer]) => (encoder && tokenizer ? [loadTokenizer(encoder.kind, tokenizer)] : []))
 
     const session = translatingSync(() => new (native().Session)({ device: choice.device, threads }))
     const parts: [kind: 'textEncoder' | 'unet' | 'vae', component: Component<object>][] = [
-      ...loadedEncoders(folder).map((e) => ['textEncoder', e] as ['textEncoder', Component<object>]),
+      ...loadedEncoders(folder).map(
+        ({ kind, ...e }) =>
+          ['textEncoder', { ...e, config: { kind, ...e.config } }] as ['textEncoder', Component<object>]
+      ),
       ['unet', folder.unet],
       ...(folder.vae ? [['vae', folder.vae] as ['vae', Component<object>]] : [])
     ]
