@@ -1,5 +1,6 @@
 // npm run cuda-check [-- file…]: compiles every kernel with nvcc for sm_80 and sm_90a and prints registers and shared memory.
-// Fails where a kernel spills registers or uses local memory (an array that is not in registers). Needs nvcc 12.8 or later, no GPU.
+// Fails where a kernel spills registers, uses local memory (an array that is not in registers), or makes ptxas warn. Needs nvcc
+// 12.8 or later, no GPU.
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'

@@ -91,6 +91,24 @@ ND_TEST("cuda mutation: matmul") {
   }
 }
 
+ND_TEST("cuda mutation: Hopper's matmul") {
+  for (int tile : {160, 256})
+    expectDeletionsNoticed(format("matmul Hopper 128x%d", tile), [&] {
+      const int64_t m = 140, n = 24, k = 440;  // two tiles by one block, more steps than buffers
+      const DeviceTensor x(DType::F16, {m, k}, randomOf(DType::F16, m * k, 1)),
+          w(DType::F16, {n, k}, randomOf(DType::F16, n * k, 2)), y(DType::F16, {m, n});
+      GemmArgs g;
+      g.m = m, g.n = n, g.k = k, g.x = x.data(), g.xStride = k, g.w = w.data(), g.wPitch = k, g.y = y.data(),
+      g.yStride = n;
+      forcedMatmulTile() = {128, tile, 1, 0, true};
+      struct Restore {
+        ~Restore() { forcedMatmulTile() = {}; }
+      } restore;
+      gemm(testLaunch(1), g);
+      return y.download();
+    });
+}
+
 ND_TEST("cuda mutation: attention") {
   for (int64_t d : {40, 80})
     expectDeletionsNoticed(format("attention d%d", int(d)), [&] {
@@ -100,6 +118,20 @@ ND_TEST("cuda mutation: attention") {
           v(DType::F16, ks, randomOf(DType::F16, ks.count(), 3)), y(DType::F16, qs);
       cuda::attention(testLaunch(4), DType::F16,
                       {q.tensor(), k.tensor(), v.tensor(), y.tensor(), 1, 0.2f, false});
+      return y.download();
+    });
+}
+
+ND_TEST("cuda mutation: Hopper's attention") {
+  for (int64_t d : {40, 80})
+    expectDeletionsNoticed(format("attention Hopper d%d", int(d)), [&] {
+      const Shape qs{1, 70, d}, ks{1, 500, d};  // more tiles of keys than buffers
+      const DeviceTensor q(DType::F16, qs, randomOf(DType::F16, qs.count(), 1)),
+          k(DType::F16, ks, randomOf(DType::F16, ks.count(), 2)),
+          v(DType::F16, ks, randomOf(DType::F16, ks.count(), 3)), y(DType::F16, qs);
+      Launch launch = testLaunch(4);
+      launch.capability = 90;
+      cuda::attention(launch, DType::F16, {q.tensor(), k.tensor(), v.tensor(), y.tensor(), 1, 0.2f, false});
       return y.download();
     });
 }
