@@ -31,7 +31,10 @@ import { integerIn, knownKeys, oneOf } from './validate.js'
 export interface LoadOptions {
   /** 'auto' (default): the best there is; 'cpu'; 'cuda', 'cuda:1': that one, or an error. */
   device?: string
-  /** 'auto' (default) or 'float32': what the CPU computes in. Weights keep the file's type. */
+  /**
+   * 'auto' (default): float32 on the CPU, whose weights keep the file's type; 'float16' on a GPU, or 'bfloat16', whose range
+   * is larger and whose precision is less.
+   */
   dtype?: string
   /** CPU threads; default: the physical cores. */
   threads?: number
@@ -177,7 +180,10 @@ export class Pipeline {
       [folder.textEncoder2, folder.tokenizer2] as const
     ].flatMap(([encoder, tokenizer]) => (encoder && tokenizer ? [loadTokenizer(encoder.kind, tokenizer)] : []))
 
-    const session = translatingSync(() => new (native().Session)({ device: choice.device, threads }))
+    // Stable Diffusion XL's autoencoder overflows in float16.
+    const overflows = isSdxl(folder.className) && folder.vae?.config.forceUpcast === true
+    const dtype = options.dtype ?? (overflows ? 'bfloat16' : 'auto')
+    const session = translatingSync(() => new (native().Session)({ device: choice.device, threads, dtype }))
     const parts: [kind: 'textEncoder' | 'unet' | 'vae', component: Component<object>][] = [
       ...loadedEncoders(folder).map(
         ({ kind, ...e }) =>
@@ -388,13 +394,25 @@ const chooseDevice = (device: string, dtype: string): { device: string; reason: 
   if (!/^(auto|cpu|cuda(:\d+)?)$/.test(device))
     throw invalidArgument('device', "'auto', 'cpu', 'cuda' or 'cuda:N'", device)
   if (!['auto', 'float32', 'float16', 'bfloat16'].includes(dtype))
-    throw invalidArgument('dtype', "'auto' or 'float32'", dtype)
-  const { cudaReason } = native().inspect()
-  if (device.startsWith('cuda'))
+    throw invalidArgument('dtype', "'auto', 'float32', 'float16' or 'bfloat16'", dtype)
+  const { cuda, cudaReason } = device === 'cpu' ? { cuda: null, cudaReason: '' } : native().inspect()
+  const asked = device === 'auto' ? undefined : Number(device.split(':')[1] ?? 0)
+  const gpu = cuda?.find((g) => (asked === undefined ? !g.reason : g.index === asked))
+  if (device.startsWith('cuda') && (!gpu || gpu.reason)) {
+    const reason = gpu?.reason ?? (cuda ? `there are only cuda:0 to cuda:${cuda.length - 1}` : cudaReason)
     throw new DiffusionError(
       'ERR_ND_CUDA_UNAVAILABLE',
-      `Expected a CUDA device for '${device}' but ${cudaReason}; use device 'auto' or 'cpu'`
+      `Expected a CUDA device for '${device}' but ${reason}; use device 'auto' or 'cpu'`
     )
+  }
+  // What was asked to be float32 is computed by the CPU: the GPU's kernels take 16 bits.
+  if (gpu && dtype === 'float32' && device !== 'auto')
+    throw unsupported(
+      `dtype 'float32' is not supported on ${device}, which computes in float16 or bfloat16; use 'auto'`
+    )
+  if (gpu && dtype !== 'float32')
+    return { device: `cuda:${gpu.index}`, reason: device === 'auto' ? `found ${gpu.name}` : 'asked for' }
+  if (gpu) return { device: 'cpu', reason: 'float32 was asked for' }
   if (dtype === 'float16' || dtype === 'bfloat16')
     throw unsupported(`dtype '${dtype}' is not supported on the CPU, which computes in float32; use 'auto'`)
   return { device: 'cpu', reason: device === 'cpu' ? 'asked for' : `no CUDA: ${cudaReason}` }

@@ -20,7 +20,7 @@ jobs=$(nproc)
 failed=()
 
 if [ -n "$sim" ]; then
-  build=build/gpu-check-sim models=(tiny) model_runs=("tiny 2")
+  build=build/gpu-check-sim models=(tiny) model_runs=("tiny 3")
   configure=(-DND_TESTS=ON -DND_CUDA=OFF)
   targets=(nd_test nd_gpu_bench_sim)
   test_binary=$build/nd_test bench_binary=$build/nd_gpu_bench_sim
