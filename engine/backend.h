@@ -20,6 +20,7 @@ enum class Activation : uint8_t {
   Silu,       // x · sigmoid(x)
   Gelu,       // x · Φ(x), exact (erf)
   QuickGelu,  // x · sigmoid(1.702 x)
+  Relu,       // max(x, 0)
 };
 
 /// How a weight will be used; the backend chooses its layout from it.

@@ -87,7 +87,7 @@ Tensor attention(Context&, const Tensor& q, const Tensor& k, const Tensor& v, in
 /// ids [B·length] → [B, length, C], plus positions.
 Tensor embed(Context&, const WeightPtr& table, const WeightPtr& positions, std::span<const int32_t> ids,
              int64_t length);
-Tensor activate(Context&, const Tensor& x, Activation);
+Tensor activate(Context&, const Tensor& x, Activation, const Tensor* into = nullptr);
 Tensor add(Context&, const Tensor& a, const Tensor& b);
 /// x [..., C] as a matrix → [rows.size(), C].
 Tensor gatherRows(Context&, const Tensor& x, std::span<const int32_t> rows);

@@ -64,7 +64,7 @@ UNet::UNet(const UNetConfig& c, const WeightLoader& l) : config_(c) {
       skips.push_back(channels);
     }
     if (i + 1 < depth) {
-      block.resample = at.conv("downsamplers.0.conv", channels, channels, 3, 2, c.downsamplePadding);
+      block.resample = at.conv("downsamplers.0.conv", channels, channels, 3, 2);
       skips.push_back(channels);
     }
     down_.push_back(std::move(block));
@@ -188,7 +188,9 @@ Tensor UNet::forward(Context& context, const Tensor& x, const Time& time, int64_
   for (size_t i = 0; i < down_.size(); i++) {
     for (const Stage& stage : down_[i].stages)
       skips.push_back(h = run(context, stage, h, nullptr, time, row, text));
-    if (down_[i].resample) skips.push_back(h = conv2d(context, h, *down_[i].resample));
+    if (down_[i].resample)
+      skips.push_back(
+          h = conv2d(context, h, *down_[i].resample, {.padBottomRightOnly = config_.downsamplePadding == 0}));
     seen("down", static_cast<int64_t>(i), h);
   }
 
