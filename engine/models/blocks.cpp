@@ -32,9 +32,9 @@ Tensor ResnetBlock::operator()(Context& context, const Tensor& x, const Tensor* 
   return y;
 }
 
-Tensor ResnetBlock::consume(Context& context, const Tensor& x) const {
-  if (!shortcut_) return (*this)(context, x, nullptr, nullptr, &x);
-  const Tensor y = conv2d(context, x, *shortcut_);
+Tensor ResnetBlock::consume(Context& context, const Tensor& x, const Tensor* into) const {
+  if (!shortcut_) return (*this)(context, x, nullptr, nullptr, into ? into : &x);
+  const Tensor y = conv2d(context, x, *shortcut_, {.into = into});
   Arena::Scope scope(context.arena);
   groupNorm(context, x, norm1_, {.activation = Activation::Silu, .into = &x});
   const Tensor h = conv2d(context, x, conv1_);
