@@ -20,7 +20,7 @@ double exact(Activation activation, double x) {
     case Activation::QuickGelu:
       return x / (1 + std::exp(-1.702 * x));
     case Activation::Relu:
-      return x < 0 ? 0 : x;
+      return x > 0 ? x : 0;
   }
   fail("unknown activation");
 }
