@@ -7,6 +7,9 @@
 #include <vector>
 
 #include "engine/generate.h"
+#include "engine/models/taesd.h"
+#include "engine/models/vae.h"
+#include "engine/unconditional.h"
 
 namespace nd::binding {
 
@@ -17,6 +20,7 @@ bool boolean(const Napi::Object&, const char* name);
 std::string string(const Napi::Object&, const char* name);
 Napi::Object object(const Napi::Object&, const char* name);
 Napi::Array array(const Napi::Object&, const char* name);
+std::vector<double> numbers(const Napi::Object&, const char* name);
 std::vector<float> floats(const Napi::Object&, const char* name);  // Float32Array
 std::vector<int32_t> ints(const Napi::Object&, const char* name);  // Int32Array
 bool has(const Napi::Object&, const char* name);                   // neither undefined nor null
@@ -37,6 +41,11 @@ UNetConfig unetConfig(const Napi::Object&);
 VaeConfig vaeConfig(const Napi::Object&);
 LatentScaling latentScaling(const Napi::Object&);
 GenerateJob generateJob(const Napi::Object&);
+TinyVaeConfig tinyVaeConfig(const Napi::Object&);                    // convert-around.cpp
+UNet2dConfig unet2dConfig(const Napi::Object&);                      // convert-around.cpp
+VaeTiling vaeTiling(const Napi::Object&);                            // convert-around.cpp
+UnconditionalJob unconditionalJob(const Napi::Object&);              // convert-around.cpp
+Napi::Object toJs(Napi::Env, const GenerateResult&);                 // convert-around.cpp
 PictureInput pictureInput(const Napi::Object&);                      // convert-picture.cpp
 std::vector<uint64_t> seeds(const Napi::Object&, const char* name);  // bigint[]
 NoiseKind noiseKind(const Napi::Object&, const char* name);          // 'cpu' | 'cuda'

@@ -15,6 +15,8 @@ Napi::Function Session::define(Napi::Env env) {
                          InstanceMethod<&Session::vaeEncode>("vaeEncode"),
                          InstanceMethod<&Session::vaeDecode>("vaeDecode"),
                          InstanceMethod<&Session::generate>("generate"),
+                         InstanceMethod<&Session::unconditional>("unconditional"),
+                         InstanceMethod<&Session::predictUnconditional>("predictUnconditional"),
                          InstanceMethod<&Session::unload>("unload"),
                          InstanceMethod<&Session::profile>("profile"),
                          InstanceMethod<&Session::memory>("memory"),
@@ -74,15 +76,21 @@ Napi::Value Session::memory(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] { return submit(memoryJob(info)); });
 }
 
+Napi::Value Session::submitAbortable(Napi::Env env, std::shared_ptr<Job> job) {
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("abort", Napi::Function::New(env, [job](const Napi::CallbackInfo&) { job->abort = true; }));
+  out.Set("promise", submit(job));
+  return out;
+}
 Napi::Value Session::generate(const Napi::CallbackInfo& info) {
-  return guarded(info.Env(), [&] {
-    const std::shared_ptr<Job> job = generateJobOf(info);
-    const Napi::Env env = info.Env();
-    Napi::Object out = Napi::Object::New(env);
-    out.Set("abort", Napi::Function::New(env, [job](const Napi::CallbackInfo&) { job->abort = true; }));
-    out.Set("promise", submit(job));
-    return Napi::Value(out);
-  });
+  return guarded(info.Env(), [&] { return submitAbortable(info.Env(), generateJobOf(info)); });
+}
+Napi::Value Session::unconditional(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submitAbortable(info.Env(), unconditionalJobOf(info)); });
+}
+
+Napi::Value Session::predictUnconditional(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(predictUnconditionalJob(info)); });
 }
 
 Napi::Value Session::description(const Napi::CallbackInfo& info) {

@@ -23,12 +23,15 @@ class Session : public Napi::ObjectWrap<Session> {
   Napi::Value vaeEncode(const Napi::CallbackInfo&);   // (tensor) → Promise<{ mean, logvar }>
   Napi::Value vaeDecode(const Napi::CallbackInfo&);   // (tensor) → Promise<tensor>
   Napi::Value generate(const Napi::CallbackInfo&);    // (job, onStep?) → { promise, abort }
-  Napi::Value unload(const Napi::CallbackInfo&);      // () → Promise<void>: frees weights and memory
-  Napi::Value profile(const Napi::CallbackInfo&);     // (on) → Promise<entries since the last call>
-  Napi::Value memory(const Napi::CallbackInfo&);      // () → Promise<{ weights, activations }>
+  Napi::Value unconditional(const Napi::CallbackInfo&);         // (job, onStep?) → { promise, abort }
+  Napi::Value predictUnconditional(const Napi::CallbackInfo&);  // (sample, timesteps) → Promise<tensor>
+  Napi::Value unload(const Napi::CallbackInfo&);   // () → Promise<void>: frees weights and memory
+  Napi::Value profile(const Napi::CallbackInfo&);  // (on) → Promise<entries since the last call>
+  Napi::Value memory(const Napi::CallbackInfo&);   // () → Promise<{ weights, activations }>
   Napi::Value description(const Napi::CallbackInfo&);
 
   Napi::Value submit(std::shared_ptr<Job>);
+  Napi::Value submitAbortable(Napi::Env, std::shared_ptr<Job>);
   std::unique_ptr<EngineThread> engine_;
   std::string name_, description_;
 };

@@ -27,7 +27,8 @@ void AttentionRecorder::record(Context& context, const Tensor& q, const Tensor& 
       for (int64_t c = 0; c < columns; c++)
         for (int64_t h = 0; h < heads; h++)
           oneHot[static_cast<size_t>((b * tokens + start + c) * width + h * d + c)] = 1;
-    const Tensor y = attention(context, queries, keys, upload(context, oneHot, {count_, tokens, width}), heads);
+    const Tensor y =
+        attention(context, queries, keys, upload(context, oneHot, {count_, tokens, width}), heads);
     context.backend.download(y, rows.data());
     for (int64_t r = 0; r < count_ * pixels; r++) {
       const float* from = rows.data() + r * width;
@@ -47,8 +48,8 @@ struct Place {
   double share;  // of `high`
 };
 Place place(int64_t i, int64_t to, int64_t from) {
-  const double at =
-      std::max(0.0, (static_cast<double>(i) + 0.5) * static_cast<double>(from) / static_cast<double>(to) - 0.5);
+  const double at = std::max(
+      0.0, (static_cast<double>(i) + 0.5) * static_cast<double>(from) / static_cast<double>(to) - 0.5);
   const auto low = std::min(static_cast<int64_t>(at), from - 1);
   return {low, std::min(low + 1, from - 1), at - static_cast<double>(low)};
 }

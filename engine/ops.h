@@ -21,12 +21,15 @@ struct Profile {
   std::map<std::string, Entry> entries;  // "conv2d 3x3 s1 320->320 @ 2x64x64"
 };
 
+class AttentionRecorder;
+
 /// What a forward pass runs on. Passed down by reference; nothing global.
 struct Context {
   Backend& backend;
   Arena& arena;
   const std::atomic<bool>* abort = nullptr;
   Profile* profile = nullptr;
+  AttentionRecorder* attentionMaps = nullptr;  // sees every cross-attention, where somebody asks
 
   /// Throws Error(Aborted) when the caller has asked for an end.
   void checkAbort() const {

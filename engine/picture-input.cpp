@@ -34,11 +34,11 @@ std::vector<float> binary(const Picture& mask) {
 /// One call's way from pictures to latents.
 class Preparation {
  public:
-  Preparation(Context& context, const Vae& vae, const LatentScaling& scaling, const PictureInput& in,
+  Preparation(Context& context, const Autoencoder& vae, const LatentScaling& scaling, const PictureInput& in,
               const PictureTarget& target, BatchNoise& noise)
       : context_(context), vae_(vae), scaling_(scaling), in_(in), target_(target), noise_(noise) {
     plane_ = static_cast<size_t>(target.height * target.width);
-    each_ = plane_ * static_cast<size_t>(vae.config().latentChannels);
+    each_ = plane_ * static_cast<size_t>(vae.latentChannels());
     for (const Picture& p : in.pictures) pictures_.push_back(normalized(resizeLanczos(p, width(), height())));
     for (const Picture& m : in.masks) masks_.push_back(binary(resizeLanczos(m, width(), height())));
   }
@@ -82,7 +82,8 @@ class Preparation {
     const size_t count = std::max(pictures_.size(), masks_.size());
     if (!sees) {
       std::vector<float> skipped(count * each_);
-      noise_.draw(skipped.data(), static_cast<int64_t>(count), static_cast<int64_t>(each_));
+      if (vae_.posterior())
+        noise_.draw(skipped.data(), static_cast<int64_t>(count), static_cast<int64_t>(each_));
       out.original = std::move(clean);
       out.mask = std::move(mask);
       return out;
@@ -155,6 +156,12 @@ class Preparation {
   /// DiagonalGaussianDistribution.
   std::vector<float> sampled(const std::vector<Moments>& moments, int64_t count) {
     std::vector<float> out(static_cast<size_t>(count) * each_);
+    if (!vae_.posterior()) {  // nothing to sample, nothing to draw
+      for (size_t i = 0; i < out.size(); i++)
+        out[i] = static_cast<float>(
+            scaling_.latent(moments[i / each_ % moments.size()][i % each_], i % each_ / plane_));
+      return out;
+    }
     noise_.draw(out.data(), count, static_cast<int64_t>(each_));
     for (size_t i = 0; i < out.size(); i++) {
       const Moments& m = moments[i / each_ % moments.size()];
@@ -196,7 +203,7 @@ class Preparation {
   }
 
   Context& context_;
-  const Vae& vae_;
+  const Autoencoder& vae_;
   const LatentScaling& scaling_;
   const PictureInput& in_;
   const PictureTarget& target_;
@@ -205,13 +212,13 @@ class Preparation {
   std::vector<std::vector<float>> pictures_, masks_;
 };
 
-void check(const PictureInput& in, const PictureTarget& t, const Vae& vae) {
-  const auto each = static_cast<size_t>(vae.config().latentChannels * t.height * t.width);
+void check(const PictureInput& in, const PictureTarget& t, const Autoencoder& vae) {
+  const auto each = static_cast<size_t>(vae.latentChannels() * t.height * t.width);
   const auto divides = [&](size_t n) { return n > 0 && static_cast<size_t>(t.batch) % n == 0; };
-  if (vae.config().inChannels != 3)
+  if (vae.inChannels() != 3)
     throw Error(ErrorCode::Unsupported,
                 format("Expected a VAE for RGB pictures but this one has %lld channels",
-                       static_cast<long long>(vae.config().inChannels)));
+                       static_cast<long long>(vae.inChannels())));
   expect(in.latents.empty() ? divides(in.pictures.size())
                             : in.latents.size() % each == 0 && divides(in.latents.size() / each),
          "pictures: a number that divides the batch");
@@ -220,7 +227,7 @@ void check(const PictureInput& in, const PictureTarget& t, const Vae& vae) {
   expect(in.latents.empty() || in.task == PictureTask::Img2Img, "latents for img2img alone");
   if (!t.latents.empty() && t.latents.size() != each * static_cast<size_t>(t.batch))
     throw Error(ErrorCode::InvalidArgument, "Expected latents of the batch's shape");
-  const int64_t channels = vae.config().latentChannels;
+  const int64_t channels = vae.latentChannels();
   const int64_t extra = in.task == PictureTask::Edit                         ? channels
                         : in.task == PictureTask::Inpaint && t.extraChannels ? channels + 1
                                                                              : 0;
@@ -229,7 +236,7 @@ void check(const PictureInput& in, const PictureTarget& t, const Vae& vae) {
 
 }  // namespace
 
-PreparedPicture preparePicture(Context& context, const Vae& vae, const LatentScaling& scaling,
+PreparedPicture preparePicture(Context& context, const Autoencoder& vae, const LatentScaling& scaling,
                                const PictureInput& in, const PictureTarget& target, BatchNoise& noise) {
   check(in, target, vae);
   Preparation preparation(context, vae, scaling, in, target, noise);

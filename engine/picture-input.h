@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "engine/denoise.h"
-#include "engine/models/vae.h"
+#include "engine/models/autoencoder.h"
 #include "engine/resize.h"
 
 namespace nd {
@@ -45,7 +45,7 @@ struct PictureTarget {
   std::span<const float> latents;  // given noise [B, C, h, w]; empty: drawn
 };
 
-PreparedPicture preparePicture(Context&, const Vae&, const LatentScaling&, const PictureInput&,
+PreparedPicture preparePicture(Context&, const Autoencoder&, const LatentScaling&, const PictureInput&,
                                const PictureTarget&, BatchNoise&);
 
 }  // namespace nd

@@ -1,14 +1,21 @@
 import { existsSync } from 'node:fs'
 import { basename, join } from 'node:path'
-import { native, packageRoot, translating, translatingSync, type NativeSession } from './binding.js'
+import {
+  native,
+  packageRoot,
+  translating,
+  translatingSync,
+  type NativeComponent,
+  type NativeSession
+} from './binding.js'
 import { disposedError, TextEncoder, UNet, Vae } from './components.js'
 import { DiffusionError, invalidArgument, unsupported } from './errors.js'
 import type { Component, ModelFolder, TextComponent } from './models/folder.js'
-import { readModel } from './models/model.js'
+import { checkSameLatents, traitsOf } from './models/autoencoder.js'
+import { readModel, readVae } from './models/model.js'
 import { isSdxl, partsOf } from './models/pipeline-classes.js'
 import type { CheckpointReader } from './models/single-file/checkpoint.js'
 import { loadTokenizer } from './models/tokenizer-source.js'
-import { vaeFactor } from './models/vae.js'
 import type { ComponentWeights } from './models/weights.js'
 import { createScheduler, Scheduler } from './schedulers/index.js'
 import {
@@ -34,8 +41,10 @@ export interface LoadOptions {
   threads?: number
   /** Instead of the model's own: an instance, a diffusers class name or an AUTOMATIC1111 label. */
   scheduler?: Scheduler | string
-  /** Another AutoencoderKL: a folder, or a .safetensors file in the original layout. */
+  /** Another AutoencoderKL or AutoencoderTiny (TAESD): a folder, or a .safetensors file in the original layout. */
   vae?: string
+  /** An autoencoder for previews alone, small and fast: as `vae`. See loadPreviewVae. */
+  previewVae?: string
   /** Single files: a diffusers folder with the configurations and tokenizers to use; its weights are not read. */
   config?: string
   /** What the UNet predicts, where the model does not say it (single files of Stable Diffusion 2) or says it wrongly. */
@@ -53,6 +62,7 @@ const known: readonly (keyof LoadOptions)[] = [
   'threads',
   'scheduler',
   'vae',
+  'previewVae',
   'config',
   'predictionType',
   'variant',
@@ -93,6 +103,7 @@ export class Pipeline {
   readonly unet: UNet
   private readonly autoencoder: Vae | undefined
   private current: Scheduler
+  private hasPreviewVae = false
   private disposed: Promise<void> | undefined
 
   private constructor(
@@ -117,13 +128,7 @@ export class Pipeline {
     this.textEncoder2 = encoders[1]
     this.unet = new UNet(owner, { ...folder.unet.config }, folder.unet.config.inChannels)
     const vae = folder.vae?.config
-    if (vae)
-      this.autoencoder = new Vae(
-        owner,
-        { ...vae },
-        { picture: vae.inChannels, latent: vae.latentChannels },
-        vaeFactor(vae)
-      )
+    if (vae) this.autoencoder = new Vae(owner, vae)
     this.current = scheduler
   }
 
@@ -170,7 +175,31 @@ export class Pipeline {
       await session.unload()
       throw error
     }
-    return new Pipeline(session, folder, tokenizers, choice, scheduler, basename(path, '.safetensors'))
+    const pipe = new Pipeline(session, folder, tokenizers, choice, scheduler, basename(path, '.safetensors'))
+    if (options.previewVae !== undefined)
+      try {
+        await pipe.loadPreviewVae(options.previewVae)
+      } catch (error) {
+        await pipe.dispose()
+        throw error
+      }
+    return pipe
+  }
+
+  /**
+   * An autoencoder that decodes previews from now on (unless a call asks for `preview: { vae: 'own' }`), such as TAESD: a
+   * folder, or a file in the original layout. Replaces the one before.
+   * @throws DiffusionError ERR_ND_MODEL_NOT_FOUND, ERR_ND_MODEL_FORMAT (also where it is for other latents), ERR_ND_UNSUPPORTED
+   */
+  async loadPreviewVae(path: string): Promise<void> {
+    if (typeof path !== 'string' || path === '') throw invalidArgument('previewVae', 'a path', path)
+    const { folder } = this
+    if (!folder.vae) throw unsupported('Expected a model with an autoencoder but this one paints pixels')
+    const own = folder.vae.config
+    const preview = await readVae(path, traitsOf(own, isSdxl(folder.className)), readHeader)
+    checkSameLatents(own, preview.config, path)
+    await loadComponent(this.session(), 'previewVae', preview.config, preview.weights)
+    this.hasPreviewVae = true
   }
 
   /** @throws DiffusionError ERR_ND_UNSUPPORTED where the model paints pixels */
@@ -307,6 +336,8 @@ export class Pipeline {
       defaultGuidanceScale: parts.guidanceScale ?? 7.5,
       guidedBelowOne: parts.guidedBelowOne ?? false,
       latentChannels,
+      autoencoder: folder.vae?.config,
+      hasPreviewVae: this.hasPreviewVae,
       extraChannels: unet.inChannels - latentChannels,
       aestheticScores: folder.requiresAestheticsScore,
       consistency: folder.className === 'LatentConsistencyModelPipeline',
@@ -326,7 +357,7 @@ const loadedEncoders = (folder: ModelFolder): TextComponent[] =>
 
 const loadComponent = (
   session: NativeSession,
-  kind: 'textEncoder' | 'unet' | 'vae',
+  kind: NativeComponent,
   config: object,
   weights: ComponentWeights
 ): Promise<void> =>

@@ -16,6 +16,8 @@ import { createScheduler, type Scheduler } from './schedulers/index.js'
 import type { StepPlan } from './step-plan.js'
 import { compile, type PlanTraits } from './step-plans.js'
 import { checkTensor, type Tensor } from './tensor.js'
+import { resolveTiling, tilingWarning } from './vae-tiling.js'
+import type { AutoencoderConfig } from './models/autoencoder.js'
 import type { ResolvedOptions, StepEvent } from './txt2img-options.js'
 
 export interface GenerationResult {
@@ -45,6 +47,9 @@ export interface GenerationResult {
 export interface Txt2ImgModels extends PictureTraits, TextTraits, PlanTraits {
   readonly session: NativeSession
   readonly scheduler: Scheduler
+  /** Undefined where the model paints pixels. */
+  readonly autoencoder: AutoencoderConfig | undefined
+  readonly hasPreviewVae: boolean
   /** For the pictures' `parameters` text. */
   readonly name: string
 }
@@ -71,6 +76,11 @@ export const generate = async (
   warnings.push(...(scheduler === models.scheduler ? [] : scheduler.warnings))
   const latentHeight = Math.floor(o.height / models.factor)
   const latentWidth = Math.floor(o.width / models.factor)
+  const tiling = models.autoencoder && resolveTiling(o.vaeTiling, models.autoencoder, o)
+  const tiled = tilingWarning(o.vaeTiling, tiling)
+  if (tiled !== undefined) warnings.push(tiled)
+  if (o.previewVae === 'preview' && !models.hasPreviewVae)
+    throw invalidArgument('preview.vae', "'own', or a pipeline with a preview VAE (loadPreviewVae),", o.previewVae)
   if (o.latents) checkTensor('latents', o.latents, [o.batch, models.latentChannels, latentHeight, latentWidth])
 
   const job: NativeGenerateJob = {
@@ -90,7 +100,9 @@ export const generate = async (
     picture: input,
     decode: o.outputType === 'image',
     stepLatents: o.stepLatents,
-    previewEvery: o.previewEvery
+    previewEvery: o.previewEvery,
+    fullPreview: o.previewVae === 'own',
+    vaeTiling: tiling
   }
 
   // 2. Run it. A listener that throws ends the call with its error.

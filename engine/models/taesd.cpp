@@ -75,9 +75,10 @@ void TinyVae::run(Context& context, const Block& block, const Tensor& x) const {
 
 Tensor TinyVae::encode(Context& context, const Tensor& x) const {
   if (encoder_.empty())
-    throw Error(ErrorCode::Unsupported,
-                "Expected an autoencoder that encodes but this file holds only the decoder: give the encoder's "
-                "file next to it, or a folder with both");
+    throw Error(
+        ErrorCode::Unsupported,
+        "Expected an autoencoder that encodes but this file holds only the decoder: give the encoder's "
+        "file next to it, or a folder with both");
   Tensor h = context.arena.tensor(x.shape);
   map(context, x, h, [](float v) { return (v + 1) / 2; });  // TAESD's pictures are 0..1
   for (const Level& level : encoder_) {
@@ -89,9 +90,10 @@ Tensor TinyVae::encode(Context& context, const Tensor& x) const {
 
 Tensor TinyVae::decode(Context& context, const Tensor& z) const {
   if (decoder_.empty())
-    throw Error(ErrorCode::Unsupported,
-                "Expected an autoencoder that decodes but this file holds only the encoder: give the decoder's "
-                "file next to it, or a folder with both");
+    throw Error(
+        ErrorCode::Unsupported,
+        "Expected an autoencoder that decodes but this file holds only the encoder: give the decoder's "
+        "file next to it, or a folder with both");
   const int64_t f = factor();
   const Tensor out = context.arena.tensor({z.shape[0], z.shape[1] * f, z.shape[2] * f, config_.outChannels});
   Arena::Scope scope(context.arena);

@@ -22,8 +22,7 @@ struct Map {
 Map cropped(const Map& m, int64_t top, int64_t left, int64_t size) {
   Map out(m.channels, std::min(size, m.height - top), std::min(size, m.width - left));
   for (int64_t c = 0; c < m.channels; c++)
-    for (int64_t y = 0; y < out.height; y++)
-      std::copy_n(m.row(c, top + y) + left, out.width, out.row(c, y));
+    for (int64_t y = 0; y < out.height; y++) std::copy_n(m.row(c, top + y) + left, out.width, out.row(c, y));
   return out;
 }
 
@@ -36,8 +35,8 @@ void paste(const Map& tile, int64_t limit, int64_t top, int64_t left, Map& out) 
 
 /// Sizes in the map that is cut (in) and in the one that is put together (out).
 struct Grid {
-  int64_t tile, step;          // in
-  int64_t blend, limit;        // out: how far tiles are blended, and what a tile contributes
+  int64_t tile, step;    // in
+  int64_t blend, limit;  // out: how far tiles are blended, and what a tile contributes
   int64_t outHeight, outWidth;
 };
 
@@ -121,15 +120,15 @@ Tensor byTiles(Context& context, const Tensor& x, const Grid& grid, int64_t outC
   context.backend.downloadImage(x, host.data());
   const Run run = [&](const Map& tile) {
     Arena::Scope scope(context.arena);
-    const Tensor y =
-        work(uploadImage(context, tile.data.data(), 1, tile.channels, tile.height, tile.width));
+    const Tensor y = work(uploadImage(context, tile.data.data(), 1, tile.channels, tile.height, tile.width));
     Map result(y.shape[3], y.shape[1], y.shape[2]);
     context.backend.downloadImage(y, result.data.data());
     return result;
   };
   for (int64_t b = 0; b < batch; b++) {
     Map whole(channels, x.shape[1], x.shape[2]);
-    std::copy_n(host.begin() + static_cast<ptrdiff_t>(static_cast<size_t>(b) * each), each, whole.data.begin());
+    std::copy_n(host.begin() + static_cast<ptrdiff_t>(static_cast<size_t>(b) * each), each,
+                whole.data.begin());
     const Map done = fades ? faded(whole, grid, run) : overlaid(whole, grid, run);
     out.insert(out.end(), done.data.begin(), done.data.end());
   }
@@ -153,16 +152,16 @@ TiledAutoencoder::TiledAutoencoder(const Autoencoder& inner, const VaeTiling& ti
 
 namespace {
 
-/// Tiles of `tile` latents and steps between them. diffusers rounds them so, and AutoencoderTiny the other way
-/// round.
+/// Tiles of `tile` latents and steps between them. diffusers rounds them so, and AutoencoderTiny the other
+/// way round.
 struct LatentGrid {
   int64_t tile, step;
 };
 LatentGrid latentGrid(const VaeTiling& t, int64_t factor, bool fades) {
   const int64_t tile = t.tile / factor;
   const auto share = static_cast<double>(tile);
-  const int64_t step = fades ? static_cast<int64_t>(share * (1 - t.overlap))
-                             : tile - static_cast<int64_t>(share * t.overlap);
+  const int64_t step =
+      fades ? static_cast<int64_t>(share * (1 - t.overlap)) : tile - static_cast<int64_t>(share * t.overlap);
   return {tile, std::max<int64_t>(step, 1)};
 }
 

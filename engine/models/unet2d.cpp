@@ -8,7 +8,8 @@ namespace {
 
 /// y = 2x − 1 over `channels` channels, as a linear layer: exact, and an operation that every backend has.
 Linear centering(const WeightLoader& l, int64_t channels) {
-  std::vector<float> weight(static_cast<size_t>(channels * channels)), bias(static_cast<size_t>(channels), -1);
+  std::vector<float> weight(static_cast<size_t>(channels * channels)),
+      bias(static_cast<size_t>(channels), -1);
   for (int64_t i = 0; i < channels; i++) weight[static_cast<size_t>(i * channels + i)] = 2;
   return {l.weight(WeightKind::Linear, {{weight.data(), DType::F32, {channels, channels}, "center"}}),
           l.weight(WeightKind::Vector, {{bias.data(), DType::F32, {channels}, "center"}})};
@@ -42,8 +43,7 @@ UNet2d::UNet2d(const UNet2dConfig& c, const WeightLoader& l) : config_(c) {
     const WeightLoader at = l.at("down_blocks", static_cast<int64_t>(i));
     Block block;
     for (int j = 0; j < c.resnets; j++) {
-      block.stages.push_back(
-          makeStage(at, j, channels, levels[i].channels, levels[i].heads, c.normGroups));
+      block.stages.push_back(makeStage(at, j, channels, levels[i].channels, levels[i].heads, c.normGroups));
       skips.push_back(channels = levels[i].channels);
     }
     if (i + 1 < depth) {
@@ -108,8 +108,8 @@ Tensor UNet2d::forward(Context& context, const Tensor& x, const Tensor& time) co
   for (const Block& block : down_) {
     for (const Stage& stage : block.stages) skips.push_back(h = run(context, stage, h, nullptr, time));
     if (block.resample)
-      skips.push_back(h = conv2d(context, h, *block.resample,
-                                 {.padBottomRightOnly = config_.downsamplePadding == 0}));
+      skips.push_back(
+          h = conv2d(context, h, *block.resample, {.padBottomRightOnly = config_.downsamplePadding == 0}));
   }
   for (const Stage& stage : mid_) h = run(context, stage, h, nullptr, time);
   for (const Block& block : up_) {

@@ -1,12 +1,12 @@
 import { join } from 'node:path'
 import { modelFormat, unsupported } from '../errors.js'
+import { parseAutoencoderConfig, type AutoencoderConfig } from './autoencoder.js'
 import type { ConfigJson } from './config-reader.js'
 import type { TokenizerSource } from './tokenizer-source.js'
 import { isFolder, listFolder, modelNotFound, readJson } from './files.js'
 import { partsOf, pipelineClasses, type PipelineClass, type TextPart } from './pipeline-classes.js'
 import { parseTextEncoderConfig, type TextEncoderConfig, type TextEncoderKind } from './text-encoder.js'
 import { parseUNetConfig, type UNetConfig } from './unet.js'
-import { parseVaeConfig, type VaeConfig } from './vae.js'
 import { findWeights, type ComponentKind, type ComponentWeights, type HeaderReader } from './weights.js'
 
 export interface Component<Config> {
@@ -28,7 +28,7 @@ export interface ModelFolder {
   readonly index: ConfigJson
   readonly unet: Component<UNetConfig>
   /** null where the model paints pixels. */
-  readonly vae: Component<VaeConfig> | null
+  readonly vae: Component<AutoencoderConfig> | null
   /** null in SDXL models without the first text encoder, and in models without text. */
   readonly textEncoder: TextComponent | null
   /** In a folder's model, the tokenizer's folder. */
@@ -105,8 +105,8 @@ const readComponent = async <Config>(
 }
 
 /** A VAE's own folder: config.json and weights, as `vae` of a pipeline or a repository that has nothing else. */
-export const readVaeFolder = (path: string, options: ReadFolderOptions): Promise<Component<VaeConfig>> =>
-  readComponent(path, '', 'vae', parseVaeConfig, options)
+export const readVaeFolder = (path: string, options: ReadFolderOptions): Promise<Component<AutoencoderConfig>> =>
+  readComponent(path, '', 'vae', parseAutoencoderConfig, options)
 
 /**
  * Reads a model in the diffusers layout.
@@ -158,7 +158,7 @@ export const readModelFolder = async (path: string, options: ReadFolderOptions):
   const texts = await Promise.all(parts.texts.map(readText))
   const unet = await readComponent(path, 'unet', 'unet', parseUNetConfig, options)
   const vae = parts.autoencoder
-    ? await readComponent(path, parts.autoencoder.name, 'vae', parseVaeConfig, options)
+    ? await readComponent(path, parts.autoencoder.name, 'vae', parseAutoencoderConfig, options)
     : null
   const encoders = texts.map((text) => text.encoder)
   const requiresAestheticsScore = readFlag(index, 'requires_aesthetics_score', false, source)

@@ -36,7 +36,7 @@ const clip: TextPart = {
 
 const stableDiffusion: PipelineParts = {
   unet: ['UNet2DConditionModel'],
-  autoencoder: { name: 'vae', classes: ['AutoencoderKL'] },
+  autoencoder: { name: 'vae', classes: ['AutoencoderKL', 'AutoencoderTiny'] },
   texts: [clip]
 }
 
