@@ -59,7 +59,6 @@ UNet2dConfig unet2dConfig(const Napi::Object& o) {
   c.timeWidth = integer(o, "timeWidth");
   c.flipSinToCos = boolean(o, "flipSinToCos");
   c.freqShift = number(o, "freqShift");
-  c.centerInput = boolean(o, "centerInput");
   return c;
 }
 

@@ -36,71 +36,7 @@ void expectChannels(const Shape& shape, const char* name, int64_t channels) {
                        static_cast<long long>(channels), name, shape.text().c_str()));
 }
 
-/// undefined, or { rows?: [begin, end], transpose?: boolean }.
-TensorView tensorView(const Napi::Value& value) {
-  TensorView view;
-  if (value.IsUndefined()) return view;
-  const auto o = value.As<Napi::Object>();
-  if (const Napi::Value rows = o.Get("rows"); !rows.IsUndefined()) {
-    const auto range = rows.As<Napi::Array>();
-    view.begin = range.Get(0u).As<Napi::Number>().Int64Value();
-    view.end = range.Get(1u).As<Napi::Number>().Int64Value();
-  }
-  view.transpose = o.Get("transpose").ToBoolean();
-  return view;
-}
-
-/// load('textEncoder' | 'unet' | 'vae' | …, config, files, [name, file, stored, { rows?, transpose? }?][])
-class Load : public Job {
- public:
-  explicit Load(const Napi::CallbackInfo& info) : Job(info.Env()) {
-    component_ = info[0].As<Napi::String>();
-    const auto config = info[1].As<Napi::Object>();
-    if (component_ == "unet")
-      build_ = [c = unetConfig(config)](Models& models, const WeightLoader& loader) {
-        models.unet = std::make_unique<UNet>(c, loader);
-      };
-    else if (component_ == "textEncoder")
-      build_ = [c = clipTextConfig(config)](Models& models, const WeightLoader& loader) {
-        models.textEncoders.push_back(std::make_unique<ClipText>(c, loader));
-      };
-    else
-      build_ = aroundBuilder(component_, config);
-    const auto files = info[2].As<Napi::Array>();
-    for (uint32_t i = 0; i < files.Length(); i++) files_.push_back(files.Get(i).As<Napi::String>());
-    const auto tensors = info[3].As<Napi::Array>();
-    for (uint32_t i = 0; i < tensors.Length(); i++) {
-      const auto t = tensors.Get(i).As<Napi::Array>();
-      sources_.push_back({t.Get(0u).As<Napi::String>(), t.Get(1u).As<Napi::Number>().Uint32Value(),
-                          t.Get(2u).As<Napi::String>(), tensorView(t.Get(3u))});
-      if (sources_.back().file >= files_.size())
-        throw Error(ErrorCode::InvalidArgument, "Expected a file's index in tensors");
-    }
-  }
-  void run(Context& context, EngineState& state) override {
-    TensorMap tensors(component_);
-    std::vector<std::shared_ptr<const SafetensorsFile>> open;
-    for (const std::string& path : files_) open.push_back(SafetensorsFile::open(path));
-    for (const Source& s : sources_) tensors.add(s.name, open[s.file], s.stored, s.view);
-    const WeightLoader loader(context.backend, tensors);
-    build_(state.models, loader);
-  }
-  Napi::Value result(Napi::Env env) override { return env.Undefined(); }
-
- private:
-  struct Source {
-    std::string name;
-    uint32_t file;
-    std::string stored;
-    TensorView view;
-  };
-  std::string component_;
-  ModelBuilder build_;
-  std::vector<std::string> files_;
-  std::vector<Source> sources_;
-};
-
-/// encodeText(encoder, ids, length)
+/// encodeText(encoder, ids, length, mask?)
 class EncodeText : public Job {
  public:
   explicit EncodeText(const Napi::CallbackInfo& info) : Job(info.Env()) {
@@ -108,15 +44,20 @@ class EncodeText : public Job {
     const auto ids = info[1].As<Napi::Int32Array>();
     ids_.assign(ids.Data(), ids.Data() + ids.ElementLength());
     length_ = info[2].As<Napi::Number>().Int64Value();
+    if (info[3].IsTypedArray()) {
+      const auto mask = info[3].As<Napi::Uint8Array>();
+      mask_.assign(mask.Data(), mask.Data() + mask.ElementLength());
+    }
   }
   void run(Context& context, EngineState& state) override {
     if (encoder_ >= state.models.textEncoders.size()) notLoaded("text encoder of that number");
     Arena::Scope scope(context.arena);
-    const ClipText::Output out = state.models.textEncoders[encoder_]->encode(context, ids_, length_);
+    const TextEncoder::Output out =
+        state.models.textEncoders[encoder_]->encode(context, ids_, length_, mask_);
     shape_ = out.last.shape;
     for (const Tensor& h : out.hiddenStates) hidden_.push_back(downloaded(context, h));
     last_ = downloaded(context, out.last);
-    pooled_ = downloaded(context, out.pooled);
+    if (out.pooled) pooled_ = downloaded(context, out.pooled);
     if (out.projected) projected_ = downloaded(context, out.projected);
   }
   Napi::Value result(Napi::Env env) override {
@@ -126,7 +67,7 @@ class EncodeText : public Job {
     for (uint32_t i = 0; i < hidden_.size(); i++) hidden.Set(i, toJs(env, hidden_[i], shape_));
     o.Set("hiddenStates", hidden);
     o.Set("lastHiddenState", toJs(env, last_, shape_));
-    o.Set("pooled", toJs(env, pooled_, {rows, shape_[2]}));
+    if (!pooled_.empty()) o.Set("pooled", toJs(env, pooled_, {rows, shape_[2]}));
     if (!projected_.empty())
       o.Set("projected", toJs(env, projected_, {rows, static_cast<int64_t>(projected_.size()) / rows}));
     return o;
@@ -135,6 +76,7 @@ class EncodeText : public Job {
  private:
   uint32_t encoder_;
   std::vector<int32_t> ids_;
+  std::vector<uint8_t> mask_;
   int64_t length_;
   Shape shape_;
   std::vector<std::vector<float>> hidden_;
@@ -289,6 +231,7 @@ class Unload : public Job {
   using Job::Job;
   void run(Context&, EngineState& state) override {
     state.models = {};
+    state.parts = {};
     state.arena->trim();
   }
   Napi::Value result(Napi::Env env) override { return env.Undefined(); }
@@ -340,7 +283,6 @@ class MemoryRead : public Job {
 
 }  // namespace
 
-std::shared_ptr<Job> loadJob(const Napi::CallbackInfo& info) { return std::make_shared<Load>(info); }
 std::shared_ptr<Job> encodeTextJob(const Napi::CallbackInfo& info) {
   return std::make_shared<EncodeText>(info);
 }

@@ -7,7 +7,13 @@
 
 namespace nd::binding {
 
+// load-jobs.cpp
 std::shared_ptr<Job> loadJob(const Napi::CallbackInfo&);
+std::shared_ptr<Job> addAdapterJob(const Napi::CallbackInfo&);
+std::shared_ptr<Job> removeAdapterJob(const Napi::CallbackInfo&);
+std::shared_ptr<Job> applyAdaptersJob(const Napi::CallbackInfo&);
+std::shared_ptr<Job> setAddedTokensJob(const Napi::CallbackInfo&);
+// jobs.cpp
 std::shared_ptr<Job> encodeTextJob(const Napi::CallbackInfo&);
 std::shared_ptr<Job> predictJob(const Napi::CallbackInfo&);
 std::shared_ptr<Job> vaeJob(const Napi::CallbackInfo&, bool encode);
@@ -19,6 +25,9 @@ ModelBuilder aroundBuilder(const std::string& component, const Napi::Object& con
 void emitStep(Napi::Env, Job&, const GenerateEvent&, const Shape& latents);
 std::shared_ptr<Job> unconditionalJobOf(const Napi::CallbackInfo&);       // around-jobs.cpp
 std::shared_ptr<Job> predictUnconditionalJob(const Napi::CallbackInfo&);  // around-jobs.cpp
+// picture-jobs.cpp
+std::shared_ptr<Job> encodePicturesJob(const Napi::CallbackInfo&);
+std::shared_ptr<Job> decodePicturesJob(const Napi::CallbackInfo&);
 std::shared_ptr<Job> generateJobOf(const Napi::CallbackInfo&);
 std::shared_ptr<Job> unloadJob(const Napi::CallbackInfo&);
 std::shared_ptr<Job> profileJob(const Napi::CallbackInfo&);

@@ -14,9 +14,16 @@ Napi::Function Session::define(Napi::Env env) {
                          InstanceMethod<&Session::predict>("predict"),
                          InstanceMethod<&Session::vaeEncode>("vaeEncode"),
                          InstanceMethod<&Session::vaeDecode>("vaeDecode"),
+                         InstanceMethod<&Session::encodePictures>("encodePictures"),
+                         InstanceMethod<&Session::decodePictures>("decodePictures"),
                          InstanceMethod<&Session::generate>("generate"),
                          InstanceMethod<&Session::unconditional>("unconditional"),
                          InstanceMethod<&Session::predictUnconditional>("predictUnconditional"),
+                         InstanceMethod<&Session::addAdapter>("addAdapter"),
+                         InstanceMethod<&Session::removeAdapter>("removeAdapter"),
+                         InstanceMethod<&Session::useAdapters>("useAdapters"),
+                         InstanceMethod<&Session::applyAdapters>("applyAdapters"),
+                         InstanceMethod<&Session::setAddedTokens>("setAddedTokens"),
                          InstanceMethod<&Session::unload>("unload"),
                          InstanceMethod<&Session::profile>("profile"),
                          InstanceMethod<&Session::memory>("memory"),
@@ -55,10 +62,10 @@ Napi::Value Session::load(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] { return submit(loadJob(info)); });
 }
 Napi::Value Session::encodeText(const Napi::CallbackInfo& info) {
-  return guarded(info.Env(), [&] { return submit(encodeTextJob(info)); });
+  return guarded(info.Env(), [&] { return submit(adapted(encodeTextJob(info))); });
 }
 Napi::Value Session::predict(const Napi::CallbackInfo& info) {
-  return guarded(info.Env(), [&] { return submit(predictJob(info)); });
+  return guarded(info.Env(), [&] { return submit(adapted(predictJob(info))); });
 }
 Napi::Value Session::vaeEncode(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] { return submit(vaeJob(info, /*encode=*/true)); });
@@ -66,6 +73,43 @@ Napi::Value Session::vaeEncode(const Napi::CallbackInfo& info) {
 Napi::Value Session::vaeDecode(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] { return submit(vaeJob(info, /*encode=*/false)); });
 }
+Napi::Value Session::encodePictures(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(encodePicturesJob(info)); });
+}
+Napi::Value Session::decodePictures(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(decodePicturesJob(info)); });
+}
+std::shared_ptr<Job> Session::adapted(std::shared_ptr<Job> job) {
+  job->adapters = adapters_;
+  return job;
+}
+
+Napi::Value Session::addAdapter(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(addAdapterJob(info)); });
+}
+Napi::Value Session::removeAdapter(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(removeAdapterJob(info)); });
+}
+Napi::Value Session::applyAdapters(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(adapted(applyAdaptersJob(info))); });
+}
+Napi::Value Session::setAddedTokens(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(setAddedTokensJob(info)); });
+}
+
+Napi::Value Session::useAdapters(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    std::vector<AdapterUse> uses;
+    const auto list = info[0].As<Napi::Array>();
+    for (uint32_t i = 0; i < list.Length(); i++) {
+      const auto o = list.Get(i).As<Napi::Object>();
+      uses.push_back({static_cast<uint32_t>(integer(o, "id")), number(o, "unet"), number(o, "textEncoder")});
+    }
+    adapters_ = std::move(uses);
+    return info.Env().Undefined();
+  });
+}
+
 Napi::Value Session::unload(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] { return submit(unloadJob(info)); });
 }
@@ -83,7 +127,7 @@ Napi::Value Session::submitAbortable(Napi::Env env, std::shared_ptr<Job> job) {
   return out;
 }
 Napi::Value Session::generate(const Napi::CallbackInfo& info) {
-  return guarded(info.Env(), [&] { return submitAbortable(info.Env(), generateJobOf(info)); });
+  return guarded(info.Env(), [&] { return submitAbortable(info.Env(), adapted(generateJobOf(info))); });
 }
 Napi::Value Session::unconditional(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] { return submitAbortable(info.Env(), unconditionalJobOf(info)); });

@@ -1,17 +1,10 @@
-import { existsSync } from 'node:fs'
-import { basename, join } from 'node:path'
-import {
-  native,
-  packageRoot,
-  translating,
-  translatingSync,
-  type NativeComponent,
-  type NativeSession
-} from './binding.js'
+import { basename } from 'node:path'
+import { native, translating, translatingSync, type NativeComponent, type NativeSession } from './binding.js'
 import { disposedError, TextEncoder, UNet, Vae } from './components.js'
 import { DiffusionError, invalidArgument, unsupported } from './errors.js'
+import { addNoise, type AddNoiseOptions, type AddNoiseResult } from './forward-diffusion.js'
 import type { Component, ModelFolder, TextComponent } from './models/folder.js'
-import { checkSameLatents, traitsOf } from './models/autoencoder.js'
+import { checkSameLatents, pixelsPerLatent, traitsOf } from './models/autoencoder.js'
 import { readModel, readVae } from './models/model.js'
 import { isSdxl, partsOf } from './models/pipeline-classes.js'
 import type { CheckpointReader } from './models/single-file/checkpoint.js'
@@ -26,8 +19,9 @@ import {
   type Img2ImgOptions,
   type InpaintOptions
 } from './img2img-options.js'
+import { resolveSource } from './source.js'
 import { paintedChannels, taskError, tasks, tasksOf, unetChannelsError, type Task } from './tasks.js'
-import type { ClipTokenizer } from './tokenizer/clip-tokenizer.js'
+import type { Tokenizer } from './tokenizer/tokenizer.js'
 import { generate, type GenerationResult, type Txt2ImgModels } from './txt2img.js'
 import { resolveOptions, type StepEvent, type Txt2ImgOptions } from './txt2img-options.js'
 import { integerIn, knownKeys, oneOf } from './validate.js'
@@ -53,7 +47,18 @@ export interface LoadOptions {
   variant?: string
   /** Ends the loading between two components. */
   signal?: AbortSignal
-  onProgress?: (event: { component: string; loaded: number; total: number }) => void
+  /** Components laid out; before that, of models from the hub, bytes of all files (`component: 'download'`). */
+  onProgress?: (event: { component: string; loaded: number; total: number; file?: string }) => void
+  /** Hub: a branch, tag or commit; 'main' by default. */
+  revision?: string
+  /** Hub: where models are kept; default HF_HUB_CACHE, or hub/ in HF_HOME: Python's cache, read and filled in place. */
+  cacheDir?: string
+  /** Hub: instead of HF_TOKEN or what `hf auth login` stored; false sends none. */
+  token?: string | false
+  /** Hub: read the cache alone, as HF_HUB_OFFLINE=1 does. */
+  localFilesOnly?: boolean
+  /** SHA-256 that a downloaded single file must have. */
+  sha256?: string
 }
 
 const known: readonly (keyof LoadOptions)[] = [
@@ -67,7 +72,12 @@ const known: readonly (keyof LoadOptions)[] = [
   'predictionType',
   'variant',
   'signal',
-  'onProgress'
+  'onProgress',
+  'revision',
+  'cacheDir',
+  'token',
+  'localFilesOnly',
+  'sha256'
 ]
 
 /** What `for await (const e of pipe.stream(…))` yields: the steps, and at the end the result. */
@@ -95,8 +105,8 @@ export class Pipeline {
   readonly warnings: readonly string[]
   /** What this model can do: the methods of these names work, the others reject. */
   readonly tasks: readonly Task[]
-  readonly tokenizer: ClipTokenizer
-  readonly tokenizer2: ClipTokenizer | undefined
+  readonly tokenizer: Tokenizer
+  readonly tokenizer2: Tokenizer | undefined
   readonly textEncoder: TextEncoder
   /** SDXL's second one. */
   readonly textEncoder2: TextEncoder | undefined
@@ -109,7 +119,7 @@ export class Pipeline {
   private constructor(
     private readonly native: NativeSession,
     private readonly folder: ModelFolder,
-    tokenizers: readonly ClipTokenizer[],
+    tokenizers: readonly Tokenizer[],
     choice: { device: string; reason: string },
     scheduler: Scheduler,
     private readonly name: string
@@ -133,10 +143,10 @@ export class Pipeline {
   }
 
   /**
-   * Loads a model: a folder in the diffusers layout, a .safetensors checkpoint in the original one (SD1, SD2, SDXL), or
-   * 'postcard', the bundled one.
+   * Loads a model: a folder in the diffusers layout, a .safetensors checkpoint in the original one (SD1, SD2, SDXL),
+   * 'org/name' on the Hugging Face hub, an https address of a checkpoint, or 'postcard', the bundled one.
    * @throws DiffusionError ERR_ND_MODEL_NOT_FOUND, ERR_ND_MODEL_FORMAT, ERR_ND_UNSUPPORTED, ERR_ND_INVALID_ARGUMENT,
-   *   ERR_ND_CUDA_UNAVAILABLE, ERR_ND_OUT_OF_MEMORY, ERR_ND_NO_BINARY; signal.reason
+   *   ERR_ND_CUDA_UNAVAILABLE, ERR_ND_OUT_OF_MEMORY, ERR_ND_NO_BINARY, ERR_ND_DOWNLOAD, ERR_ND_ACCESS; signal.reason
    */
   static async fromPretrained(source: string, options: LoadOptions = {}): Promise<Pipeline> {
     knownKeys('fromPretrained', options, known)
@@ -146,7 +156,6 @@ export class Pipeline {
     signal?.throwIfAborted()
     const choice = chooseDevice(options.device ?? 'auto', options.dtype ?? 'auto')
     const threads = options.threads === undefined ? 0 : integerIn('threads', options.threads, 1, 1024)
-    const path = resolveSource(source)
     const { variant, config, predictionType } = options
     if (predictionType !== undefined && options.scheduler instanceof Scheduler)
       throw invalidArgument(
@@ -154,14 +163,22 @@ export class Pipeline {
         'nothing next to a scheduler instance, which has its own,',
         predictionType
       )
-    const folder = await readModel(path, { readHeader, variant, config, predictionType, vae: options.vae })
+    const { path, prefer, warnings } = await resolveSource(source, options)
+    const read = await readModel(path, { readHeader, variant, prefer, config, predictionType, vae: options.vae })
+    const folder = { ...read, warnings: [...warnings, ...read.warnings] }
     if (tasksOf(folder).length === 0) throw unetChannelsError(folder)
     const scheduler = chooseScheduler(options.scheduler, folder)
-    const tokenizers = [folder.tokenizer, folder.tokenizer2].filter((t) => t !== null).map(loadTokenizer)
+    const tokenizers = [
+      [folder.textEncoder, folder.tokenizer] as const,
+      [folder.textEncoder2, folder.tokenizer2] as const
+    ].flatMap(([encoder, tokenizer]) => (encoder && tokenizer ? [loadTokenizer(encoder.kind, tokenizer)] : []))
 
     const session = translatingSync(() => new (native().Session)({ device: choice.device, threads }))
     const parts: [kind: 'textEncoder' | 'unet' | 'vae', component: Component<object>][] = [
-      ...loadedEncoders(folder).map((e) => ['textEncoder', e] as ['textEncoder', Component<object>]),
+      ...loadedEncoders(folder).map(
+        ({ kind, ...e }) =>
+          ['textEncoder', { ...e, config: { kind, ...e.config } }] as ['textEncoder', Component<object>]
+      ),
       ['unet', folder.unet],
       ...(folder.vae ? [['vae', folder.vae] as ['vae', Component<object>]] : [])
     ]
@@ -175,7 +192,7 @@ export class Pipeline {
       await session.unload()
       throw error
     }
-    const pipe = new Pipeline(session, folder, tokenizers, choice, scheduler, basename(path, '.safetensors'))
+    const pipe = new Pipeline(session, folder, tokenizers, choice, scheduler, basename(source, '.safetensors'))
     if (options.previewVae !== undefined)
       try {
         await pipe.loadPreviewVae(options.previewVae)
@@ -284,6 +301,18 @@ export class Pipeline {
     }
   }
 
+  /**
+   * The forward process: a picture encoded, noised to several timesteps and decoded, to be looked at. Works with every
+   * model.
+   * @throws DiffusionError
+   */
+  async addNoise(options: AddNoiseOptions): Promise<AddNoiseResult> {
+    const session = this.session()
+    const vae = this.folder.vae?.config
+    if (!vae) throw unsupported('Expected a model with an autoencoder, whose latents are noised, but this one has none')
+    return addNoise(options, { session, scheduler: this.scheduler, vae, factor: pixelsPerLatent(vae) })
+  }
+
   /** Bytes held: laid-out weights, and the arena of activations. */
   async memory(): Promise<{ weights: number; activations: number }> {
     return translating(this.session().memory())
@@ -369,22 +398,6 @@ const loadComponent = (
       weights.tensors.map((t) => [t.name, t.file, t.stored, t.view] as const)
     )
   )
-
-const resolveSource = (source: unknown): string => {
-  if (typeof source !== 'string' || source === '')
-    throw invalidArgument('source', "the path of a model's folder or .safetensors file, or 'postcard'", source)
-  if (source === 'postcard' && !existsSync(source)) return join(packageRoot, 'models', 'postcard')
-  if (/\.(ckpt|pt|pth|bin)$/.test(source))
-    throw unsupported(
-      `${source}: pickled weights can run code and are not loaded; convert the model with diffusers' save_pretrained(folder, safe_serialization=True)`
-    )
-  if (!existsSync(source) && !source.endsWith('.safetensors') && /^[\w.-]+\/[\w.-]+$/.test(source))
-    throw new DiffusionError(
-      'ERR_ND_MODEL_NOT_FOUND',
-      `${source}: expected an existing folder; downloads from the hub are not supported yet: fetch it with \`hf download ${source}\` and give the folder's path`
-    )
-  return source
-}
 
 const chooseDevice = (device: string, dtype: string): { device: string; reason: string } => {
   if (!/^(auto|cpu|cuda(:\d+)?)$/.test(device))

@@ -38,14 +38,11 @@ Tensor ClipText::layer(Context& context, const Layer& l, const Tensor& x) const 
   return y;
 }
 
-ClipText::Output ClipText::encode(Context& context, std::span<const int32_t> ids, int64_t length) const {
-  if (length < 1 || length > config_.maxPositions || ids.size() % static_cast<size_t>(length) != 0)
-    throw Error(
-        ErrorCode::InvalidArgument,
-        format("Expected token sequences of 1 to %lld ids but received %zu ids in sequences of %lld",
-               static_cast<long long>(config_.maxPositions), ids.size(), static_cast<long long>(length)));
+TextEncoder::Output ClipText::encode(Context& context, std::span<const int32_t> ids, int64_t length,
+                                     std::span<const uint8_t>) const {
+  checkSequences(ids, length, config_.maxPositions);
   Output out;
-  out.hiddenStates.push_back(embed(context, tokens_, positions_, ids, length));
+  out.hiddenStates.push_back(embeddings(context, tokens_, positions_, ids, length));
   for (const Layer& l : layers_) out.hiddenStates.push_back(layer(context, l, out.hiddenStates.back()));
   out.last = finalNorm(context, out.hiddenStates.back());
 

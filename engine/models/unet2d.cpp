@@ -4,19 +4,6 @@
 
 namespace nd {
 
-namespace {
-
-/// y = 2x − 1 over `channels` channels, as a linear layer: exact, and an operation that every backend has.
-Linear centering(const WeightLoader& l, int64_t channels) {
-  std::vector<float> weight(static_cast<size_t>(channels * channels)),
-      bias(static_cast<size_t>(channels), -1);
-  for (int64_t i = 0; i < channels; i++) weight[static_cast<size_t>(i * channels + i)] = 2;
-  return {l.weight(WeightKind::Linear, {{weight.data(), DType::F32, {channels, channels}, "center"}}),
-          l.weight(WeightKind::Vector, {{bias.data(), DType::F32, {channels}, "center"}})};
-}
-
-}  // namespace
-
 UNet2d::Stage UNet2d::makeStage(const WeightLoader& l, int64_t i, int64_t in, int64_t out, int heads,
                                 int groups) {
   const WeightLoader resnet = l.at("resnets", i);
@@ -35,7 +22,6 @@ UNet2d::UNet2d(const UNet2dConfig& c, const WeightLoader& l) : config_(c) {
   convIn_ = l.conv("conv_in", c.inChannels, first);
   time1_ = l.linear("time_embedding.linear_1", first, c.timeWidth);
   time2_ = l.linear("time_embedding.linear_2", c.timeWidth, c.timeWidth);
-  if (c.centerInput) center_ = centering(l, c.inChannels);
 
   std::vector<int64_t> skips = {first};  // channels of every skip, as the up path will pop them
   int64_t channels = first;
@@ -103,7 +89,7 @@ Tensor UNet2d::run(Context& context, const Stage& stage, const Tensor& x, const 
 Tensor UNet2d::forward(Context& context, const Tensor& x, const Tensor& time) const {
   const Tensor out = context.arena.tensor({x.shape[0], x.shape[1], x.shape[2], config_.outChannels});
   Arena::Scope scope(context.arena);
-  Tensor h = conv2d(context, config_.centerInput ? linear(context, x, center_) : x, convIn_);
+  Tensor h = conv2d(context, x, convIn_);
   std::vector<Tensor> skips = {h};
   for (const Block& block : down_) {
     for (const Stage& stage : block.stages) skips.push_back(h = run(context, stage, h, nullptr, time));

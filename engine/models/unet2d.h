@@ -28,7 +28,6 @@ struct UNet2dConfig {
   int64_t timeWidth = 0;  // of the time embedding after its first layer
   bool flipSinToCos = true;
   double freqShift = 0;
-  bool centerInput = false;  // the model sees 2x − 1
 };
 
 class UNet2d {
@@ -57,11 +56,11 @@ class UNet2d {
   UNet2dConfig config_;
   Conv2d convIn_, convOut_;
   Norm normOut_;
-  Linear time1_, time2_, timeProjection_, center_;
+  Linear time1_, time2_, timeProjection_;
   std::vector<Block> down_, up_;
   std::vector<Stage> mid_;
   // Filled by makeStage in the order of construction.
-  std::vector<HostTensor> timeWeights_, timeBiases_;
+  std::vector<TensorRef> timeWeights_, timeBiases_;
   int64_t timeColumns_ = 0;
 };
 

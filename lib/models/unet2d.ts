@@ -29,8 +29,6 @@ export interface UNet2dConfig {
   /** Time embedding: [cos, sin] instead of [sin, cos]. */
   readonly flipSinToCos: boolean
   readonly freqShift: number
-  /** The model sees 2x − 1. */
-  readonly centerInput: boolean
   /** Picture size that the model was trained for. */
   readonly sampleSize: { readonly height: number; readonly width: number } | undefined
 }
@@ -40,6 +38,7 @@ const attnUp = 'AttnUpBlock2D'
 
 /** Fields that are accepted only where they change nothing that is implemented. */
 const fixedFields: readonly [string, readonly (string | number | boolean | null)[]][] = [
+  ['center_input_sample', [false]],
   ['time_embedding_type', ['positional']],
   ['mid_block_type', ['UNetMidBlock2D', null]],
   ['mid_block_scale_factor', [1]],
@@ -120,7 +119,6 @@ export const parseUNet2dConfig = (json: ConfigJson, source: string): UNet2dConfi
     timeWidth: config.optionalInteger('time_embedding_dim') ?? 4 * channels[0]!,
     flipSinToCos: config.boolean('flip_sin_to_cos', true),
     freqShift: config.number('freq_shift', 0),
-    centerInput: config.boolean('center_input_sample', false),
     sampleSize: config.size('sample_size')
   }
 }
