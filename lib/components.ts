@@ -58,31 +58,38 @@ export interface UNetRequest {
   sample: Tensor
   /** One for all, or one per sample. */
   timestep: number | readonly number[]
-  /** Text embeddings [B, tokens, width]. */
-  context: Tensor
+  /** Text embeddings [B, tokens, width]; not for models without a condition. */
+  context?: Tensor
   /** SDXL: pooled text [B, n] and time ids [B, 5 or 6]; guidance-distilled models: the guidance embedding [B, n]. */
   added?: { textEmbeds?: Tensor; timeIds?: Tensor; timeCond?: Tensor }
   /** Also return the output of conv_in, time_embedding, down0…, mid, up0… (default false). */
   blocks?: boolean
 }
 
-/** UNet2DConditionModel. */
+/** UNet2DConditionModel, or UNet2DModel in models without a condition. */
 export class UNet {
   constructor(
     private readonly owner: SessionOwner,
     readonly config: Readonly<Record<string, unknown>>,
-    private readonly inChannels: number
+    private readonly inChannels: number,
+    private readonly conditional = true
   ) {}
 
   /** One evaluation → { sample [B, C, H, W], blocks? }. */
   async predict(request: UNetRequest): Promise<{ sample: Tensor; blocks?: Record<string, Tensor> }> {
     const sample = checkTensor('sample', request.sample, [null, this.inChannels, null, null])
     const batch = sample.shape[0]!
-    const context = checkTensor('context', request.context, [batch, null, null])
     const timesteps = Float32Array.from(typeof request.timestep === 'number' ? [request.timestep] : request.timestep)
     if (!timesteps.every(Number.isFinite)) throw invalidArgument('timestep', 'finite numbers', request.timestep)
     if (timesteps.length !== 1 && timesteps.length !== batch)
       throw invalidArgument('timestep', `one number or ${batch}`, request.timestep)
+    if (!this.conditional) {
+      for (const name of ['context', 'added', 'blocks'] as const)
+        if (request[name])
+          throw invalidArgument(name, 'nothing, as this model has no condition and no probes,', request[name])
+      return { sample: await translating(this.owner.session().predictUnconditional(sample, timesteps)) }
+    }
+    const context = checkTensor('context', request.context, [batch, null, null])
     const { textEmbeds, timeIds, timeCond } = request.added ?? {}
     for (const [name, t] of Object.entries({ textEmbeds, timeIds, timeCond }))
       if (t) checkTensor(`added.${name}`, t, [batch, null])

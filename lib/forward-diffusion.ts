@@ -5,7 +5,8 @@ import { loadImage, type DiffusionImage, type ImageInput } from './image.js'
 import { latentsOf, type LatentScaling } from './models/vae.js'
 import { createScheduler, type Scheduler } from './schedulers/index.js'
 import type { Tensor } from './tensor.js'
-import { Generator, splitPictures } from './txt2img.js'
+import { splitPictures } from './run-job.js'
+import { Generator } from './txt2img.js'
 import { integerIn, knownKeys, oneOf, seedOf } from './validate.js'
 
 export interface AddNoiseOptions {

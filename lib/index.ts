@@ -1,9 +1,11 @@
 /** node-diffusion: Stable Diffusion for Node.js. */
-export { Pipeline, type LoadOptions, type StreamEvent, type TaskOptions } from './pipeline.js'
+export { Pipeline, type LoadOptions, type TaskOptions } from './pipeline.js'
+export type { StreamEvent } from './stream.js'
 export type { Task } from './tasks.js'
 export { Generator, type GenerationResult } from './txt2img.js'
 export type { AddNoiseOptions, AddNoiseResult } from './forward-diffusion.js'
 export type { EditOptions, Img2ImgOptions, InpaintOptions, PictureInput } from './img2img-options.js'
+export type { UnconditionalOptions } from './unconditional.js'
 export type { PreviewOptions, StepEvent, Txt2ImgOptions } from './txt2img-options.js'
 export { TextEncoder, UNet, Vae, type UNetRequest, type VaeCallOptions } from './components.js'
 export { psnrOf, type Roundtrip } from './roundtrip.js'

@@ -3,13 +3,20 @@ import { native, translating, translatingSync, type NativeComponent, type Native
 import { disposedError, TextEncoder, UNet, Vae } from './components.js'
 import { DiffusionError, invalidArgument, unsupported } from './errors.js'
 import { addNoise, type AddNoiseOptions, type AddNoiseResult } from './forward-diffusion.js'
-import type { Component, ModelFolder, TextComponent } from './models/folder.js'
+import {
+  isUnconditional,
+  type Component,
+  type ModelFolder,
+  type TextComponent,
+  type UnconditionalFolder
+} from './models/folder.js'
 import { checkSameLatents, pixelsPerLatent, traitsOf } from './models/autoencoder.js'
 import { readModel, readVae } from './models/model.js'
 import { isSdxl, partsOf } from './models/pipeline-classes.js'
 import type { CheckpointReader } from './models/single-file/checkpoint.js'
 import { loadTokenizer } from './models/tokenizer-source.js'
 import type { ComponentWeights } from './models/weights.js'
+import { checkScheduler, chooseScheduler } from './scheduler-choice.js'
 import { createScheduler, Scheduler } from './schedulers/index.js'
 import {
   resolveEdit,
@@ -22,8 +29,10 @@ import {
 import { resolveSource } from './source.js'
 import { paintedChannels, taskError, tasks, tasksOf, unetChannelsError, type Task } from './tasks.js'
 import type { Tokenizer } from './tokenizer/tokenizer.js'
+import { streamCall, type StreamEvent } from './stream.js'
 import { generate, type GenerationResult, type Txt2ImgModels } from './txt2img.js'
-import { resolveOptions, type StepEvent, type Txt2ImgOptions } from './txt2img-options.js'
+import { unconditional, type UnconditionalOptions } from './unconditional.js'
+import { resolveOptions, type Txt2ImgOptions } from './txt2img-options.js'
 import { integerIn, knownKeys, oneOf } from './validate.js'
 
 export interface LoadOptions {
@@ -80,16 +89,13 @@ const known: readonly (keyof LoadOptions)[] = [
   'sha256'
 ]
 
-/** What `for await (const e of pipe.stream(…))` yields: the steps, and at the end the result. */
-export type StreamEvent =
-  ({ readonly type: 'step' } & StepEvent) | { readonly type: 'result'; readonly result: GenerationResult }
-
 /** Every task's options. */
 export interface TaskOptions {
   txt2img: Txt2ImgOptions
   img2img: Img2ImgOptions
   inpaint: InpaintOptions
   edit: EditOptions
+  unconditional: UnconditionalOptions
 }
 
 /**
@@ -105,12 +111,11 @@ export class Pipeline {
   readonly warnings: readonly string[]
   /** What this model can do: the methods of these names work, the others reject. */
   readonly tasks: readonly Task[]
-  readonly tokenizer: Tokenizer
   readonly tokenizer2: Tokenizer | undefined
-  readonly textEncoder: TextEncoder
   /** SDXL's second one. */
   readonly textEncoder2: TextEncoder | undefined
   readonly unet: UNet
+  private readonly firstEncoder: TextEncoder | undefined
   private readonly autoencoder: Vae | undefined
   private current: Scheduler
   private hasPreviewVae = false
@@ -118,8 +123,8 @@ export class Pipeline {
 
   private constructor(
     private readonly native: NativeSession,
-    private readonly folder: ModelFolder,
-    tokenizers: readonly Tokenizer[],
+    private readonly folder: ModelFolder | UnconditionalFolder,
+    private readonly tokenizers: readonly Tokenizer[],
     choice: { device: string; reason: string },
     scheduler: Scheduler,
     private readonly name: string
@@ -132,11 +137,10 @@ export class Pipeline {
     this.deviceReason = choice.reason
     this.warnings = [...folder.warnings, ...scheduler.warnings]
     this.tasks = tasksOf(folder)
-    this.tokenizer = tokenizers[0]!
     this.tokenizer2 = tokenizers[1]
-    this.textEncoder = encoders[0]!
+    this.firstEncoder = encoders[0]
     this.textEncoder2 = encoders[1]
-    this.unet = new UNet(owner, { ...folder.unet.config }, folder.unet.config.inChannels)
+    this.unet = new UNet(owner, { ...folder.unet.config }, folder.unet.config.inChannels, !isUnconditional(folder))
     const vae = folder.vae?.config
     if (vae) this.autoencoder = new Vae(owner, vae)
     this.current = scheduler
@@ -174,13 +178,13 @@ export class Pipeline {
     ].flatMap(([encoder, tokenizer]) => (encoder && tokenizer ? [loadTokenizer(encoder.kind, tokenizer)] : []))
 
     const session = translatingSync(() => new (native().Session)({ device: choice.device, threads }))
-    const parts: [kind: 'textEncoder' | 'unet' | 'vae', component: Component<object>][] = [
+    const parts: [kind: NativeComponent, component: Component<object>][] = [
       ...loadedEncoders(folder).map(
         ({ kind, ...e }) =>
-          ['textEncoder', { ...e, config: { kind, ...e.config } }] as ['textEncoder', Component<object>]
+          ['textEncoder', { ...e, config: { kind, ...e.config } }] as [NativeComponent, Component<object>]
       ),
-      ['unet', folder.unet],
-      ...(folder.vae ? [['vae', folder.vae] as ['vae', Component<object>]] : [])
+      [isUnconditional(folder) ? 'unconditional' : 'unet', folder.unet],
+      ...(folder.vae ? [['vae', folder.vae] as [NativeComponent, Component<object>]] : [])
     ]
     try {
       for (const [i, [kind, component]] of parts.entries()) {
@@ -217,6 +221,14 @@ export class Pipeline {
     checkSameLatents(own, preview.config, path)
     await loadComponent(this.session(), 'previewVae', preview.config, preview.weights)
     this.hasPreviewVae = true
+  }
+
+  /** @throws DiffusionError ERR_ND_UNSUPPORTED where the model knows no text; textEncoder too */
+  get tokenizer(): Tokenizer {
+    return this.tokenizers[0] ?? withoutText('tokenizer')
+  }
+  get textEncoder(): TextEncoder {
+    return this.firstEncoder ?? withoutText('text encoder')
   }
 
   /** @throws DiffusionError ERR_ND_UNSUPPORTED where the model paints pixels */
@@ -262,6 +274,19 @@ export class Pipeline {
     return generate(call.options, models, call.picture)
   }
 
+  /** Pictures from noise alone (DDPMPipeline and DDIMPipeline). @throws as txt2img */
+  async unconditional(options: UnconditionalOptions = {}): Promise<GenerationResult> {
+    this.checkTask('unconditional', options)
+    if (!isUnconditional(this.folder)) throw taskError('unconditional', this.tasks, this.folder)
+    return unconditional(options, {
+      session: this.native,
+      scheduler: this.current,
+      config: this.folder.unet.config,
+      defaultSteps: this.folder.className === 'DDIMPipeline' ? 50 : 1000,
+      name: this.name
+    })
+  }
+
   private run<T extends Task>(task: T, options: TaskOptions[T]): Promise<GenerationResult> {
     const call = this[task].bind(this) as (options: TaskOptions[T]) => Promise<GenerationResult>
     return call(options)
@@ -270,35 +295,7 @@ export class Pipeline {
   /** The same calls as an iterator over their steps; leaving the loop early ends the call. */
   async *stream<T extends Task>(task: T, options: TaskOptions[T]): AsyncGenerator<StreamEvent, void, undefined> {
     oneOf('task', task, tasks)
-    const queue: StreamEvent[] = []
-    let wake = (): void => {}
-    let failure: { error: unknown } | undefined
-    let done = false
-    const stop = new AbortController()
-    const signal = options.signal ? AbortSignal.any([options.signal, stop.signal]) : stop.signal
-    const onStep = (event: StepEvent): void => {
-      options.onStep?.(event)
-      queue.push({ type: 'step', ...event })
-      wake()
-    }
-    const run = this.run(task, { ...options, signal, onStep })
-      .then((result) => void queue.push({ type: 'result', result }))
-      .catch((error: unknown) => void (failure = { error }))
-      .finally(() => {
-        done = true
-        wake()
-      })
-    try {
-      for (;;) {
-        while (queue.length) yield queue.shift()!
-        if (failure) throw failure.error
-        if (done) return
-        await new Promise<void>((resolve) => (wake = resolve))
-      }
-    } finally {
-      stop.abort()
-      await run
-    }
+    yield* streamCall(options, (o) => this.run(task, { ...options, ...o }))
   }
 
   /**
@@ -339,16 +336,20 @@ export class Pipeline {
   }
 
   /** Checks what comes before the options: a live pipeline, a model for the task, a real scheduler. */
-  private modelsFor(task: Task, options: { scheduler?: Scheduler | string } | undefined): Txt2ImgModels {
+  private checkTask(task: Task, options: { scheduler?: Scheduler | string } | undefined): void {
     this.session()
     if (!this.tasks.includes(task)) throw taskError(task, this.tasks, this.folder)
     const scheduler = options?.scheduler
     if (scheduler !== undefined && typeof scheduler !== 'string') checkScheduler(scheduler)
-    return this.models()
   }
 
-  private models(): Txt2ImgModels {
-    const { folder } = this
+  private modelsFor(task: Task, options: { scheduler?: Scheduler | string } | undefined): Txt2ImgModels {
+    this.checkTask(task, options)
+    if (isUnconditional(this.folder)) throw taskError(task, this.tasks, this.folder)
+    return this.models(this.folder)
+  }
+
+  private models(folder: ModelFolder): Txt2ImgModels {
     const unet = folder.unet.config
     const parts = partsOf(folder.className)
     const xl = isSdxl(folder.className)
@@ -379,9 +380,13 @@ export class Pipeline {
   }
 }
 
+const withoutText = (part: string): never => {
+  throw unsupported(`Expected a model with a ${part} but this one paints without text`)
+}
+
 const readHeader: CheckpointReader = (path) => translatingSync(() => native().readHeader(path))
 
-const loadedEncoders = (folder: ModelFolder): TextComponent[] =>
+const loadedEncoders = (folder: ModelFolder | UnconditionalFolder): TextComponent[] =>
   [folder.textEncoder, folder.textEncoder2].filter((e) => e !== null)
 
 const loadComponent = (
@@ -413,36 +418,4 @@ const chooseDevice = (device: string, dtype: string): { device: string; reason: 
   if (dtype === 'float16' || dtype === 'bfloat16')
     throw unsupported(`dtype '${dtype}' is not supported on the CPU, which computes in float32; use 'auto'`)
   return { device: 'cpu', reason: device === 'cpu' ? 'asked for' : `no CUDA: ${cudaReason}` }
-}
-
-const checkScheduler = (value: unknown): Scheduler => {
-  if (!(value instanceof Scheduler))
-    throw invalidArgument('scheduler', 'a scheduler instance, class name or label', value)
-  return value as Scheduler
-}
-
-const chooseScheduler = (choice: Scheduler | string | undefined, folder: ModelFolder): Scheduler => {
-  if (choice !== undefined && typeof choice !== 'string') return checkScheduler(choice)
-  const config = { ...folder.scheduler.config, _class_name: folder.scheduler.className }
-  const make = (corrections: object): Scheduler =>
-    choice === undefined
-      ? createScheduler({ ...config, ...corrections })
-      : createScheduler(choice, { ...config, ...corrections })
-  const scheduler = make({})
-  const { className } = folder
-  const corrected = ['StableDiffusionPipeline', 'StableDiffusionImg2ImgPipeline', 'StableDiffusionInpaintPipeline']
-  if (!corrected.includes(className)) return scheduler
-  // As these pipelines of diffusers correct configs that are older than these fields.
-  const inpaint = className === 'StableDiffusionInpaintPipeline'
-  const { stepsOffset, clipSample, skipPrkSteps } = scheduler.config as {
-    stepsOffset?: number
-    clipSample?: boolean
-    skipPrkSteps?: boolean
-  }
-  const corrections = {
-    ...(stepsOffset !== undefined && stepsOffset !== 1 ? { steps_offset: 1 } : {}),
-    ...(clipSample && !inpaint ? { clip_sample: false } : {}),
-    ...(skipPrkSteps === false && inpaint ? { skip_prk_steps: true } : {})
-  }
-  return Object.keys(corrections).length ? make(corrections) : scheduler
 }

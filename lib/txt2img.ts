@@ -1,15 +1,8 @@
 /** One call of any task: options → plan and conditions → native job → pictures. */
-import {
-  native,
-  translated,
-  version,
-  type NativeGenerateJob,
-  type NativeSession,
-  type NativeStepEvent
-} from './binding.js'
+import { native, version, type NativeGenerateJob, type NativeSession } from './binding.js'
 import { guidanceEmbedding, pictureTimeIds, promptInput, timeIds, type TextTraits } from './conditions.js'
 import { invalidArgument } from './errors.js'
-import { DiffusionImage } from './image.js'
+import type { DiffusionImage } from './image.js'
 import type { PictureTraits, ResolvedPicture } from './img2img-options.js'
 import { formatParameters } from './infotext.js'
 import { createScheduler, type Scheduler } from './schedulers/index.js'
@@ -18,7 +11,8 @@ import { compile, type PlanTraits } from './step-plans.js'
 import { checkTensor, type Tensor } from './tensor.js'
 import { resolveTiling, tilingWarning } from './vae-tiling.js'
 import type { AutoencoderConfig } from './models/autoencoder.js'
-import type { ResolvedOptions, StepEvent } from './txt2img-options.js'
+import { runJob, splitPictures } from './run-job.js'
+import type { ResolvedOptions } from './txt2img-options.js'
 
 export interface GenerationResult {
   /** prompts × count pictures; empty with outputType 'latent'. */
@@ -105,31 +99,8 @@ export const generate = async (
     vaeTiling: tiling
   }
 
-  // 2. Run it. A listener that throws ends the call with its error.
-  let thrown: { error: unknown } | undefined
-  const listener = o.onStep
-  const onStep = (event: NativeStepEvent): void => {
-    if (thrown || o.signal?.aborted) return
-    try {
-      listener?.(stepEvent(event, o))
-    } catch (error) {
-      thrown = { error }
-      running.abort()
-    }
-  }
-  const running = models.session.generate(job, listener ? onStep : undefined)
-  const abort = (): void => running.abort()
-  o.signal?.addEventListener('abort', abort, { once: true })
-  let result
-  try {
-    result = await running.promise
-  } catch (error) {
-    o.signal?.throwIfAborted()
-    throw thrown ? thrown.error : translated(error)
-  } finally {
-    o.signal?.removeEventListener('abort', abort)
-  }
-  if (thrown) throw thrown.error
+  // 2. Run it.
+  const result = await runJob(o, (onStep) => models.session.generate(job, onStep))
 
   // 3. The pictures.
   const seeds = imageSeeds(o, plan, picture)
@@ -143,28 +114,6 @@ export const generate = async (
     seeds,
     warnings,
     timings: { ...result.timings, total: (performance.now() - started) / 1000 }
-  }
-}
-
-/** A batch's RGB bytes [images, height, width, 3] as pictures. */
-export const splitPictures = (pixels: Uint8Array, width: number, height: number): DiffusionImage[] => {
-  const each = width * height * 3
-  return Array.from(
-    { length: pixels.length / each },
-    (_, i) => new DiffusionImage({ data: pixels.slice(i * each, (i + 1) * each), width, height })
-  )
-}
-
-const stepEvent = (event: NativeStepEvent, o: ResolvedOptions): StepEvent => {
-  const { step, steps, timestep, latents, predictedNoise, predictedOriginal } = event
-  const images = event.preview ? splitPictures(event.preview, o.width, o.height) : undefined
-  return {
-    evaluation: event.row + 1,
-    step,
-    steps,
-    timestep,
-    ...(latents && predictedNoise && predictedOriginal ? { latents, predictedNoise, predictedOriginal } : {}),
-    ...(images ? { images, image: images[0]! } : {})
   }
 }
 

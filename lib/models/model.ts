@@ -1,7 +1,7 @@
 import { invalidArgument } from '../errors.js'
 import { traitsOf, type AutoencoderConfig } from './autoencoder.js'
 import { isFolder } from './files.js'
-import { type Component, type ModelFolder, readModelFolder, readVaeFolder } from './folder.js'
+import { type Component, type ModelFolder, readFolder, readVaeFolder, type UnconditionalFolder } from './folder.js'
 import type { CheckpointReader } from './single-file/checkpoint.js'
 import { readSingleFile, readVaeFile } from './single-file/index.js'
 import { isSdxl } from './pipeline-classes.js'
@@ -37,7 +37,10 @@ export const readVae = async (
  * Reads a model's description, wherever it is: a folder in the diffusers layout, or a single file in the original one.
  * @throws ERR_ND_INVALID_ARGUMENT, ERR_ND_MODEL_NOT_FOUND, ERR_ND_MODEL_FORMAT, ERR_ND_UNSUPPORTED
  */
-export const readModel = async (path: string, options: ReadModelOptions): Promise<ModelFolder> => {
+export const readModel = async (
+  path: string,
+  options: ReadModelOptions
+): Promise<ModelFolder | UnconditionalFolder> => {
   const { readHeader, variant, prefer, config, vae, predictionType } = options
   for (const [name, value] of Object.entries({ config, vae }))
     if (value !== undefined && (typeof value !== 'string' || value === '')) throw invalidArgument(name, 'a path', value)
@@ -59,7 +62,7 @@ export const readModel = async (path: string, options: ReadModelOptions): Promis
   }
   if (config !== undefined)
     throw invalidArgument('config', 'nothing, as a diffusers folder has its own configurations,', config)
-  const model = await readModelFolder(path, {
+  const model = await readFolder(path, {
     readHeader,
     ...(variant === undefined ? {} : { variant }),
     ...(prefer === undefined ? {} : { prefer })

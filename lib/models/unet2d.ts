@@ -33,6 +33,8 @@ export interface UNet2dConfig {
   readonly sampleSize: { readonly height: number; readonly width: number } | undefined
 }
 
+export const isUNet2d = (config: object): config is UNet2dConfig => 'midGroups' in config
+
 const attnDown = 'AttnDownBlock2D'
 const attnUp = 'AttnUpBlock2D'
 
