@@ -30,6 +30,8 @@ struct Context {
   const std::atomic<bool>* abort = nullptr;
   Profile* profile = nullptr;
   AttentionRecorder* attentionMaps = nullptr;  // sees every cross-attention, where somebody asks
+  /// Convolutions see pictures that repeat to the left and right, above and below: for seamless tiles.
+  bool tileX = false, tileY = false;
 
   /// Throws Error(Aborted) when the caller has asked for an end.
   void checkAbort() const {

@@ -152,6 +152,13 @@ TiledAutoencoder::TiledAutoencoder(const Autoencoder& inner, const VaeTiling& ti
 
 namespace {
 
+/// A tile's own edges are no edges of a picture that repeats.
+Context untiled(const Context& context) {
+  Context apart = context;
+  apart.tileX = apart.tileY = false;
+  return apart;
+}
+
 /// Tiles of `tile` latents and steps between them. diffusers rounds them so, and AutoencoderTiny the other
 /// way round.
 struct LatentGrid {
@@ -177,8 +184,9 @@ Tensor TiledAutoencoder::encode(Context& context, const Tensor& x) const {
                        "received %s",
                        static_cast<long long>(f), x.shape.text().c_str()));
   const Grid grid{tile * f, step * f, tile - step, step, height, width};
+  Context apart = untiled(context);
   return byTiles(context, x, grid, (posterior() ? 2 : 1) * latentChannels(), posterior(),
-                 [&](const Tensor& t) { return inner_.encode(context, t); });
+                 [&](const Tensor& t) { return inner_.encode(apart, t); });
 }
 
 Tensor TiledAutoencoder::decode(Context& context, const Tensor& z) const {
@@ -186,8 +194,9 @@ Tensor TiledAutoencoder::decode(Context& context, const Tensor& z) const {
   const auto [tile, step] = latentGrid(tiling_, f, posterior());
   if (posterior() && z.shape[1] <= tile && z.shape[2] <= tile) return inner_.decode(context, z);
   const Grid grid{tile, step, (tile - step) * f, step * f, z.shape[1] * f, z.shape[2] * f};
+  Context apart = untiled(context);
   return byTiles(context, z, grid, outChannels(), posterior(),
-                 [&](const Tensor& t) { return inner_.decode(context, t); });
+                 [&](const Tensor& t) { return inner_.decode(apart, t); });
 }
 
 }  // namespace nd
