@@ -27,6 +27,7 @@ struct JsTensor {
   Shape shape;
 };
 JsTensor tensor(const Napi::Object&, const char* name);
+std::vector<JsTensor> tensors(const Napi::Object&, const char* name);  // an array of them
 Napi::Object toJs(Napi::Env, const std::vector<float>& data, const Shape& shape);
 Napi::Value toJs(Napi::Env, const std::vector<float>& data);    // Float32Array
 Napi::Value toJs(Napi::Env, const std::vector<uint8_t>& data);  // Uint8Array
@@ -34,10 +35,14 @@ Napi::Value toJs(Napi::Env, const std::vector<uint8_t>& data);  // Uint8Array
 StepPlan plan(const Napi::Object&);
 ClipTextConfig clipTextConfig(const Napi::Object&);
 UNetConfig unetConfig(const Napi::Object&);
+ControlNetConfig controlNetConfig(const Napi::Object&);  // convert-control.cpp
+T2iAdapterConfig t2iAdapterConfig(const Napi::Object&);
+std::vector<ControlInput> controlInputs(const Napi::Object&, const char* name);
 VaeConfig vaeConfig(const Napi::Object&);
 LatentScaling latentScaling(const Napi::Object&);
 GenerateJob generateJob(const Napi::Object&);
-PictureInput pictureInput(const Napi::Object&);                      // convert-picture.cpp
+PictureInput pictureInput(const Napi::Object&);  // convert-picture.cpp
+std::vector<Picture> pictures(const Napi::Object&, const char* name);
 std::vector<uint64_t> seeds(const Napi::Object&, const char* name);  // bigint[]
 NoiseKind noiseKind(const Napi::Object&, const char* name);          // 'cpu' | 'cuda'
 

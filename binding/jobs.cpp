@@ -1,59 +1,22 @@
 #include "binding/jobs.h"
 
 #include "binding/convert.h"
+#include "binding/host-tensors.h"
+#include "binding/weight-files.h"
 
 namespace nd::binding {
 
 namespace {
-
-std::vector<float> downloaded(Context& context, const Tensor& t) {
-  std::vector<float> host(static_cast<size_t>(t.shape.count()));
-  context.backend.download(t, host.data());
-  return host;
-}
-
-/// An NHWC tensor as NCHW on the host.
-struct HostImage {
-  std::vector<float> data;
-  Shape shape;
-};
-HostImage downloadedImage(Context& context, const Tensor& t) {
-  HostImage out{std::vector<float>(static_cast<size_t>(t.shape.count())),
-                {t.shape[0], t.shape[3], t.shape[1], t.shape[2]}};
-  context.backend.downloadImage(t, out.data.data());
-  return out;
-}
 
 [[noreturn]] void notLoaded(const char* what) {
   throw Error(ErrorCode::InvalidArgument,
               format("Expected a pipeline with a %s but this one has none", what));
 }
 
-void expectChannels(const Shape& shape, const char* name, int64_t channels) {
-  if (shape.rank != 4 || shape[1] != channels)
-    throw Error(ErrorCode::InvalidArgument,
-                format("Expected shape [batch, %lld, height, width] for %s but received %s",
-                       static_cast<long long>(channels), name, shape.text().c_str()));
-}
-
-/// undefined, or { rows?: [begin, end], transpose?: boolean }.
-TensorView tensorView(const Napi::Value& value) {
-  TensorView view;
-  if (value.IsUndefined()) return view;
-  const auto o = value.As<Napi::Object>();
-  if (const Napi::Value rows = o.Get("rows"); !rows.IsUndefined()) {
-    const auto range = rows.As<Napi::Array>();
-    view.begin = range.Get(0u).As<Napi::Number>().Int64Value();
-    view.end = range.Get(1u).As<Napi::Number>().Int64Value();
-  }
-  view.transpose = o.Get("transpose").ToBoolean();
-  return view;
-}
-
 /// load('textEncoder' | 'unet' | 'vae', config, files, [name, file, stored, { rows?, transpose? }?][])
 class Load : public Job {
  public:
-  explicit Load(const Napi::CallbackInfo& info) : Job(info.Env()) {
+  explicit Load(const Napi::CallbackInfo& info) : Job(info.Env()), files_(info[2], info[3]) {
     component_ = info[0].As<Napi::String>();
     const auto config = info[1].As<Napi::Object>();
     if (component_ == "unet")
@@ -65,22 +28,9 @@ class Load : public Job {
     else
       throw Error(ErrorCode::InvalidArgument,
                   "Expected 'textEncoder', 'unet' or 'vae' but received " + component_);
-    const auto files = info[2].As<Napi::Array>();
-    for (uint32_t i = 0; i < files.Length(); i++) files_.push_back(files.Get(i).As<Napi::String>());
-    const auto tensors = info[3].As<Napi::Array>();
-    for (uint32_t i = 0; i < tensors.Length(); i++) {
-      const auto t = tensors.Get(i).As<Napi::Array>();
-      sources_.push_back({t.Get(0u).As<Napi::String>(), t.Get(1u).As<Napi::Number>().Uint32Value(),
-                          t.Get(2u).As<Napi::String>(), tensorView(t.Get(3u))});
-      if (sources_.back().file >= files_.size())
-        throw Error(ErrorCode::InvalidArgument, "Expected a file's index in tensors");
-    }
   }
   void run(Context& context, EngineState& state) override {
-    TensorMap tensors(component_);
-    std::vector<std::shared_ptr<const SafetensorsFile>> open;
-    for (const std::string& path : files_) open.push_back(SafetensorsFile::open(path));
-    for (const Source& s : sources_) tensors.add(s.name, open[s.file], s.stored, s.view);
+    const TensorMap tensors = files_.open(component_);
     const WeightLoader loader(context.backend, tensors);
     if (component_ == "unet")
       state.models.unet = std::make_unique<UNet>(unet_, loader);
@@ -94,19 +44,12 @@ class Load : public Job {
   Napi::Value result(Napi::Env env) override { return env.Undefined(); }
 
  private:
-  struct Source {
-    std::string name;
-    uint32_t file;
-    std::string stored;
-    TensorView view;
-  };
   std::string component_;
   ClipTextConfig text_;
   UNetConfig unet_;
   VaeConfig vae_;
   LatentScaling scaling_;
-  std::vector<std::string> files_;
-  std::vector<Source> sources_;
+  WeightFiles files_;
 };
 
 /// encodeText(encoder, ids, length)
@@ -150,7 +93,8 @@ class EncodeText : public Job {
   std::vector<float> last_, pooled_, projected_;
 };
 
-/// predict({ sample, timesteps: Float32Array [1 or B], context, textEmbeds?, timeIds?, timeCond?, blocks })
+/// predict({ sample, timesteps: Float32Array [1 or B], context, textEmbeds?, timeIds?, timeCond?, residuals?,
+/// adapterMaps?, blocks })
 class Predict : public Job {
  public:
   explicit Predict(const Napi::CallbackInfo& info) : Job(info.Env()) {
@@ -161,6 +105,8 @@ class Predict : public Job {
     if (has(o, "textEmbeds")) added_.textEmbeds = tensor(o, "textEmbeds").data;
     if (has(o, "timeIds")) added_.timeIds = tensor(o, "timeIds").data;
     if (has(o, "timeCond")) added_.timeCond = tensor(o, "timeCond").data;
+    if (has(o, "residuals")) residuals_ = tensors(o, "residuals");
+    if (has(o, "adapterMaps")) adapterMaps_ = tensors(o, "adapterMaps");
     wantBlocks_ = boolean(o, "blocks");
   }
   void run(Context& context, EngineState& state) override {
@@ -197,7 +143,9 @@ class Predict : public Job {
         blocks_.push_back({name, {downloaded(context, value), value.shape}});
     };
     const Tensor x = uploadImage(context, sample_.data.data(), in[0], in[1], in[2], in[3]);
-    out_ = downloadedImage(context, unet.forward(context, x, time, 0, text, wantBlocks_ ? &probe : nullptr));
+    const UNet::Joined joined = join(context);
+    out_ = downloadedImage(context,
+                           unet.forward(context, x, time, 0, text, wantBlocks_ ? &probe : nullptr, joined));
   }
   Napi::Value result(Napi::Env env) override {
     Napi::Object o = Napi::Object::New(env);
@@ -211,9 +159,37 @@ class Predict : public Job {
   }
 
  private:
+  /// What ControlNets and adapters made, given by the caller: one residual per skip and the middle's.
+  UNet::Joined join(Context& context) {
+    const auto uploaded = [&](const JsTensor& t) {
+      if (t.shape.rank != 4) throw Error(ErrorCode::InvalidArgument, "Expected residuals [batch, C, h, w]");
+      return uploadImage(context, t.data.data(), t.shape[0], t.shape[1], t.shape[2], t.shape[3]);
+    };
+    UNet::Joined joined;
+    if (!adapterMaps_.empty()) {
+      adapter_.emplace_back();
+      for (const JsTensor& t : adapterMaps_) adapter_[0].maps.push_back(uploaded(t));
+      joined.adapters = adapter_;
+    }
+    if (!residuals_.empty()) {
+      std::vector<Tensor> all;
+      for (const JsTensor& t : residuals_) all.push_back(uploaded(t));
+      joined.control = [&context, all](std::span<const Tensor> skips, const Tensor& mid) {
+        if (all.size() != skips.size() + 1)
+          throw Error(ErrorCode::InvalidArgument,
+                      format("Expected %zu residuals, one per skip and the middle's, but received %zu",
+                             skips.size() + 1, all.size()));
+        for (size_t i = 0; i < all.size(); i++)
+          addResidual(context, i < skips.size() ? skips[i] : mid, all[i], 1);
+      };
+    }
+    return joined;
+  }
   JsTensor sample_, context_;
   std::vector<float> timesteps_;
   AddedConditions added_;
+  std::vector<JsTensor> residuals_, adapterMaps_;
+  std::vector<AdapterMaps> adapter_;
   bool wantBlocks_;
   HostImage out_;
   std::vector<std::pair<std::string, HostImage>> blocks_;

@@ -22,10 +22,14 @@ class Session : public Napi::ObjectWrap<Session> {
   Napi::Value predict(const Napi::CallbackInfo&);     // (request) → Promise<{ sample, blocks? }>
   Napi::Value vaeEncode(const Napi::CallbackInfo&);   // (tensor) → Promise<{ mean, logvar }>
   Napi::Value vaeDecode(const Napi::CallbackInfo&);   // (tensor) → Promise<tensor>
-  Napi::Value generate(const Napi::CallbackInfo&);    // (job, onStep?) → { promise, abort }
-  Napi::Value unload(const Napi::CallbackInfo&);      // () → Promise<void>: frees weights and memory
-  Napi::Value profile(const Napi::CallbackInfo&);     // (on) → Promise<entries since the last call>
-  Napi::Value memory(const Napi::CallbackInfo&);      // () → Promise<{ weights, activations }>
+  Napi::Value loadControl(const Napi::CallbackInfo&);  // (kind, id, config, files, tensors) → Promise<void>
+  Napi::Value unloadControl(const Napi::CallbackInfo&);   // (kind, id) → Promise<void>
+  Napi::Value predictControl(const Napi::CallbackInfo&);  // (id, request) → Promise<residuals>
+  Napi::Value adapterMaps(const Napi::CallbackInfo&);     // (id, picture, height, width) → Promise<maps>
+  Napi::Value generate(const Napi::CallbackInfo&);        // (job, onStep?) → { promise, abort }
+  Napi::Value unload(const Napi::CallbackInfo&);          // () → Promise<void>: frees weights and memory
+  Napi::Value profile(const Napi::CallbackInfo&);         // (on) → Promise<entries since the last call>
+  Napi::Value memory(const Napi::CallbackInfo&);          // () → Promise<{ weights, activations }>
   Napi::Value description(const Napi::CallbackInfo&);
 
   Napi::Value submit(std::shared_ptr<Job>);

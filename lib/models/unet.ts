@@ -24,7 +24,9 @@ export interface UNetConfig {
   readonly inChannels: number
   readonly outChannels: number
   readonly levels: readonly UNetLevel[]
-  /** Whether there is a middle block (with cross-attention). */
+  /** Residual blocks of the middle: 2 (UNetMidBlock2DCrossAttn), or 0 where there is none. */
+  readonly midResnets: number
+  /** Whether the middle has cross-attention, after its first residual block. */
   readonly midAttention: boolean
   readonly midHeads: number
   readonly midTransformerLayers: number
@@ -172,6 +174,7 @@ export const parseUNetConfig = (json: ConfigJson, source: string): UNetConfig =>
     inChannels: config.integer('in_channels', 4),
     outChannels: config.integer('out_channels', 4),
     levels,
+    midResnets: config.raw('mid_block_type') !== null ? 2 : 0,
     midAttention: config.raw('mid_block_type') !== null,
     midHeads: heads[depth - 1]!,
     midTransformerLayers: layers[depth - 1]!,
