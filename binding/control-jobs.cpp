@@ -31,30 +31,29 @@ auto& found(Map& models, int64_t id) {
 /// loadControl(kind, id, config, files, tensors)
 class LoadControl : public Job {
  public:
-  explicit LoadControl(const Napi::CallbackInfo& info)
-      : Job(info.Env()), adapter_(isAdapter(info[0])), id_(idOf(info[1])), files_(info[3], info[4]) {
+  explicit LoadControl(const Napi::CallbackInfo& info) : Job(info.Env()) {
     const auto config = info[2].As<Napi::Object>();
-    if (adapter_)
-      adapterConfig_ = t2iAdapterConfig(config);
-    else
-      netConfig_ = controlNetConfig(config);
+    const int64_t id = idOf(info[1]);
+    if (isAdapter(info[0])) {
+      part_.component = "T2I-Adapter";
+      part_.build = [id, c = t2iAdapterConfig(config)](Models& models, const WeightLoader& loader) {
+        models.controls.adapters[id] = std::make_unique<T2iAdapter>(c, loader);
+      };
+    } else {
+      part_.component = "ControlNet";
+      part_.build = [id, c = controlNetConfig(config)](Models& models, const WeightLoader& loader) {
+        models.controls.nets[id] = std::make_unique<ControlNet>(c, loader);
+      };
+    }
+    readWeightFiles(info[3], info[4], part_);
   }
   void run(Context& context, EngineState& state) override {
-    const TensorMap tensors = files_.open(adapter_ ? "T2I-Adapter" : "ControlNet");
-    const WeightLoader loader(context.backend, tensors);
-    if (adapter_)
-      state.models.controls.adapters[id_] = std::make_unique<T2iAdapter>(adapterConfig_, loader);
-    else
-      state.models.controls.nets[id_] = std::make_unique<ControlNet>(netConfig_, loader);
+    state.parts.load(context, state.models, std::move(part_));
   }
   Napi::Value result(Napi::Env env) override { return env.Undefined(); }
 
  private:
-  bool adapter_;
-  int64_t id_;
-  ControlNetConfig netConfig_;
-  T2iAdapterConfig adapterConfig_;
-  WeightFiles files_;
+  ModelPart part_;
 };
 
 /// unloadControl(kind, id)

@@ -2,7 +2,6 @@
 
 #include "binding/convert.h"
 #include "binding/host-tensors.h"
-#include "binding/weight-files.h"
 
 namespace nd::binding {
 
@@ -12,45 +11,6 @@ namespace {
   throw Error(ErrorCode::InvalidArgument,
               format("Expected a pipeline with a %s but this one has none", what));
 }
-
-/// load('textEncoder' | 'unet' | 'vae', config, files, [name, file, stored, { rows?, transpose? }?][])
-class Load : public Job {
- public:
-  explicit Load(const Napi::CallbackInfo& info) : Job(info.Env()), files_(info[2], info[3]) {
-    component_ = info[0].As<Napi::String>();
-    const auto config = info[1].As<Napi::Object>();
-    if (component_ == "unet")
-      unet_ = unetConfig(config);
-    else if (component_ == "vae")
-      vae_ = vaeConfig(config), scaling_ = latentScaling(config);
-    else if (component_ == "textEncoder")
-      text_ = clipTextConfig(config);
-    else
-      throw Error(ErrorCode::InvalidArgument,
-                  "Expected 'textEncoder', 'unet' or 'vae' but received " + component_);
-  }
-  void run(Context& context, EngineState& state) override {
-    const TensorMap tensors = files_.open(component_);
-    const WeightLoader loader(context.backend, tensors);
-    if (component_ == "unet")
-      state.models.unet = std::make_unique<UNet>(unet_, loader);
-    else if (component_ == "textEncoder")
-      state.models.textEncoders.push_back(std::make_unique<ClipText>(text_, loader));
-    else {
-      state.models.vae = std::make_unique<Vae>(vae_, loader);
-      state.models.scaling = scaling_;
-    }
-  }
-  Napi::Value result(Napi::Env env) override { return env.Undefined(); }
-
- private:
-  std::string component_;
-  ClipTextConfig text_;
-  UNetConfig unet_;
-  VaeConfig vae_;
-  LatentScaling scaling_;
-  WeightFiles files_;
-};
 
 /// encodeText(encoder, ids, length)
 class EncodeText : public Job {
@@ -301,6 +261,7 @@ class Unload : public Job {
   using Job::Job;
   void run(Context&, EngineState& state) override {
     state.models = {};
+    state.parts = {};
     state.arena->trim();
   }
   Napi::Value result(Napi::Env env) override { return env.Undefined(); }
@@ -352,7 +313,6 @@ class MemoryRead : public Job {
 
 }  // namespace
 
-std::shared_ptr<Job> loadJob(const Napi::CallbackInfo& info) { return std::make_shared<Load>(info); }
 std::shared_ptr<Job> encodeTextJob(const Napi::CallbackInfo& info) {
   return std::make_shared<EncodeText>(info);
 }

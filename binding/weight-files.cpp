@@ -20,25 +20,17 @@ TensorView tensorView(const Napi::Value& value) {
 
 }  // namespace
 
-WeightFiles::WeightFiles(const Napi::Value& files, const Napi::Value& tensors) {
+void readWeightFiles(const Napi::Value& files, const Napi::Value& tensors, ModelPart& part) {
   const auto paths = files.As<Napi::Array>();
-  for (uint32_t i = 0; i < paths.Length(); i++) files_.push_back(paths.Get(i).As<Napi::String>());
+  for (uint32_t i = 0; i < paths.Length(); i++) part.files.push_back(paths.Get(i).As<Napi::String>());
   const auto list = tensors.As<Napi::Array>();
   for (uint32_t i = 0; i < list.Length(); i++) {
     const auto t = list.Get(i).As<Napi::Array>();
-    sources_.push_back({t.Get(0u).As<Napi::String>(), t.Get(1u).As<Napi::Number>().Uint32Value(),
-                        t.Get(2u).As<Napi::String>(), tensorView(t.Get(3u))});
-    if (sources_.back().file >= files_.size())
+    part.sources.push_back({t.Get(0u).As<Napi::String>(), t.Get(1u).As<Napi::Number>().Uint32Value(),
+                            t.Get(2u).As<Napi::String>(), tensorView(t.Get(3u))});
+    if (part.sources.back().file >= part.files.size())
       throw Error(ErrorCode::InvalidArgument, "Expected a file's index in tensors");
   }
-}
-
-TensorMap WeightFiles::open(const std::string& component) const {
-  TensorMap tensors(component);
-  std::vector<std::shared_ptr<const SafetensorsFile>> open;
-  for (const std::string& path : files_) open.push_back(SafetensorsFile::open(path));
-  for (const Source& s : sources_) tensors.add(s.name, open[s.file], s.stored, s.view);
-  return tensors;
 }
 
 }  // namespace nd::binding
