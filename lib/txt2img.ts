@@ -7,6 +7,7 @@ import {
   type NativeSession,
   type NativeStepEvent
 } from './binding.js'
+import { controlInputs, controlParameters, withControlScales, type ResolvedControls } from './control-options.js'
 import { guidanceEmbedding, pictureTimeIds, promptInput, timeIds, type TextTraits } from './conditions.js'
 import { invalidArgument } from './errors.js'
 import { DiffusionImage } from './image.js'
@@ -51,11 +52,12 @@ export interface Txt2ImgModels extends PictureTraits, TextTraits, PlanTraits {
 
 const plainSeed = (seed: bigint): number | bigint => (seed <= Number.MAX_SAFE_INTEGER ? Number(seed) : seed)
 
-/** @param picture what to begin with; none for text to image */
+/** @param picture what to begin with; none for text to image. @param controls ControlNets and adapters; none without */
 export const generate = async (
   o: ResolvedOptions,
   models: Txt2ImgModels,
-  picture?: ResolvedPicture
+  picture?: ResolvedPicture,
+  controls?: ResolvedControls
 ): Promise<GenerationResult> => {
   const started = performance.now()
   const warnings: string[] = []
@@ -66,7 +68,8 @@ export const generate = async (
     typeof o.scheduler === 'string'
       ? createScheduler(o.scheduler, models.scheduler.toJSON())
       : (o.scheduler ?? models.scheduler)
-  const { plan, branches, picture: input } = compile(o, scheduler, picture, models)
+  const { plan: own, branches, picture: input } = compile(o, scheduler, picture, models)
+  const plan = controls ? withControlScales(own, controls) : own
   const guided = branches > 1
   warnings.push(...(scheduler === models.scheduler ? [] : scheduler.warnings))
   const latentHeight = Math.floor(o.height / models.factor)
@@ -88,6 +91,7 @@ export const generate = async (
     rng: o.rng,
     latents: o.latents?.data,
     picture: input,
+    ...(controls ? controlInputs(controls, o) : {}),
     decode: o.outputType === 'image',
     stepLatents: o.stepLatents,
     previewEvery: o.previewEvery
@@ -123,7 +127,7 @@ export const generate = async (
   const seeds = imageSeeds(o, plan, picture)
   const images = o.outputType === 'latent' ? [] : split(result.pixels, result.width, result.height)
   images.forEach((image, i) => {
-    image.parameters = parametersText(o, scheduler, models, i, seeds[i] ?? null, picture)
+    image.parameters = parametersText(o, scheduler, models, i, seeds[i] ?? null, picture, controls)
   })
   return {
     images,
@@ -176,7 +180,8 @@ const parametersText = (
   models: Txt2ImgModels,
   image: number,
   seed: number | bigint | null,
-  picture: ResolvedPicture | undefined
+  picture: ResolvedPicture | undefined,
+  controls: ResolvedControls | undefined
 ): string => {
   const prompt = Math.floor(image / o.count)
   const label = scheduler.label
@@ -188,6 +193,7 @@ const parametersText = (
   if (picture && picture.task !== 'edit' && picture.denoisingStart === undefined)
     other['Denoising strength'] = String(picture.strength)
   if (picture?.task === 'edit') other['Image CFG scale'] = String(picture.imageGuidanceScale)
+  if (controls) Object.assign(other, controlParameters(controls))
   if (seed === null) {
     other['Batch size'] = String(o.batch)
     other['Batch pos'] = String(image)

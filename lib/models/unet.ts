@@ -112,10 +112,11 @@ const blockTypes = (
 /**
  * Every field that the class knows is honoured or refused by name; missing ones take the class's defaults.
  * @param source path of the file, for messages
+ * @param className of a class that has the same fields: ControlNetModel
  * @throws ERR_ND_MODEL_FORMAT, ERR_ND_UNSUPPORTED, naming the field
  */
-export const parseUNetConfig = (json: ConfigJson, source: string): UNetConfig => {
-  const config = new ConfigReader('UNet2DConditionModel', source, json)
+export const parseUNetConfig = (json: ConfigJson, source: string, className = 'UNet2DConditionModel'): UNetConfig => {
+  const config = new ConfigReader(className, source, json)
   config.checkClass()
   for (const [key, accepted] of fixedFields) config.only(key, accepted)
   for (const key of ['convInKernel', 'convOutKernel'] as const) oddKernel(config, kernelFields[key])
