@@ -145,11 +145,9 @@ class PredictControl : public Job {
 class AdapterMapsJob : public Job {
  public:
   explicit AdapterMapsJob(const Napi::CallbackInfo& info) : Job(info.Env()), id_(idOf(info[0])) {
-    Napi::Object holder = Napi::Object::New(info.Env());
     const auto list = Napi::Array::New(info.Env(), 1);
     list.Set(0u, info[1]);
-    holder.Set("picture", list);
-    picture_ = pictures(holder, "picture")[0];
+    picture_ = pictures(list, "picture")[0];
     height_ = idOf(info[2]);
     width_ = idOf(info[3]);
   }

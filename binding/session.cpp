@@ -19,6 +19,8 @@ Napi::Function Session::define(Napi::Env env) {
                          InstanceMethod<&Session::unloadControl>("unloadControl"),
                          InstanceMethod<&Session::predictControl>("predictControl"),
                          InstanceMethod<&Session::adapterMaps>("adapterMaps"),
+                         InstanceMethod<&Session::encodePictures>("encodePictures"),
+                         InstanceMethod<&Session::decodePictures>("decodePictures"),
                          InstanceMethod<&Session::generate>("generate"),
                          InstanceMethod<&Session::addAdapter>("addAdapter"),
                          InstanceMethod<&Session::removeAdapter>("removeAdapter"),
@@ -85,6 +87,12 @@ Napi::Value Session::predictControl(const Napi::CallbackInfo& info) {
 }
 Napi::Value Session::adapterMaps(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] { return submit(adapterMapsJob(info)); });
+}
+Napi::Value Session::encodePictures(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(encodePicturesJob(info)); });
+}
+Napi::Value Session::decodePictures(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(decodePicturesJob(info)); });
 }
 std::shared_ptr<Job> Session::adapted(std::shared_ptr<Job> job) {
   job->adapters = adapters_;

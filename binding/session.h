@@ -26,6 +26,9 @@ class Session : public Napi::ObjectWrap<Session> {
   Napi::Value unloadControl(const Napi::CallbackInfo&);   // (kind, id) → Promise<void>
   Napi::Value predictControl(const Napi::CallbackInfo&);  // (id, request) → Promise<residuals>
   Napi::Value adapterMaps(const Napi::CallbackInfo&);     // (id, picture, height, width) → Promise<maps>
+  Napi::Value encodePictures(
+      const Napi::CallbackInfo&);  // (pictures, latentHeight, latentWidth) → Promise<moments>
+  Napi::Value decodePictures(const Napi::CallbackInfo&);  // (latents) → Promise<{ pixels, width, height }>
   Napi::Value generate(const Napi::CallbackInfo&);        // (job, onStep?) → { promise, abort }
   Napi::Value addAdapter(const Napi::CallbackInfo&);      // (id, path, changes) → Promise<void>
   Napi::Value removeAdapter(const Napi::CallbackInfo&);   // (id) → Promise<void>
