@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/conditioning.h"
+#include "engine/control.h"
 #include "engine/denoise.h"
 #include "engine/models/tiled-autoencoder.h"
 #include "engine/models/unet.h"
@@ -26,6 +27,7 @@ struct Models {
   std::unique_ptr<Autoencoder> previewVae;  // decodes previews instead of `vae`, where there is one
   LatentScaling previewScaling;
   std::unique_ptr<UNet2d> unconditional;  // instead of all others
+  ControlModels controls;
 };
 
 struct GenerateJob {
@@ -41,6 +43,8 @@ struct GenerateJob {
   NoiseKind noise = NoiseKind::Cpu;
   std::vector<float> latents;           // [B, C, h, w] before scaling by initNoiseSigma; empty: drawn
   std::optional<PictureInput> picture;  // img2img, inpainting, editing
+  std::vector<ControlInput> controls;   // ControlNets and T2I-Adapters, as the rows' controlScales count them
+  bool guess = false;                   // ControlNets see the branch with the prompt alone
   Variation variation;                  // of the initial noise
   bool tileX = false, tileY = false;    // every convolution of UNet and autoencoder goes round
   bool decode = true;                   // else only latents come back

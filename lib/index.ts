@@ -14,6 +14,8 @@ export type { PreviewOptions, StepEvent, Txt2ImgOptions } from './txt2img-option
 export { TextEncoder, UNet, Vae, type UNetRequest, type VaeCallOptions } from './components.js'
 export { psnrOf, type Roundtrip } from './roundtrip.js'
 export type { VaeTilingOption } from './vae-tiling.js'
+export { ControlNet, T2iAdapter, type ControlNetRequest, type LoadControlOptions } from './control.js'
+export type { Control, ControlOptions } from './control-options.js'
 export * from './schedulers/index.js'
 export { runPlan, type RunPlanOptions } from './run-plan.js'
 export type { Basis, PlanRow, PlanWrite, Register, StepPlan } from './step-plan.js'
