@@ -29,15 +29,6 @@ struct Results {
   int64_t count;
   DeviceFloats device;
 };
-int capability() {
-#ifdef ND_CUDA_SIM
-  return 90;
-#else
-  cudaDeviceProp properties;
-  cuda::check(cudaGetDeviceProperties(&properties, 0), "test");
-  return 10 * properties.major + properties.minor;
-#endif
-}
 
 }  // namespace
 
@@ -67,7 +58,7 @@ ND_TEST("cuda wrappers: copies, ldmatrix, mma, shuffles") {
 }
 
 ND_TEST("cuda wrappers: tensor copies, mbarriers, wgmma") {
-  if (capability() != 90) throw ndtest::Skip("needs a GPU of capability 9.0");
+  if (!haveHopper()) throw ndtest::Skip("needs a GPU of capability 9.0");
   const auto image = wholeNumbers(8 * 9 * 64, 1), b = wholeNumbers(64 * 64, 2), v = wholeNumbers(64 * 64, 3);
   const DeviceTensor di(DType::F16, {8, 9, 64}, image), db(DType::F16, {64, 64}, b),
       dv(DType::F16, {64, 64}, v);
