@@ -284,6 +284,17 @@ GenerateJob generateJob(const Napi::Object& o) {
     if (row.controlScales.size() != job.controls.size())
       wrong("plan.rows[].controlScales", "a strength per control");
   job.guess = has(o, "guess") && boolean(o, "guess");
+  if (has(o, "variation")) {
+    const Napi::Object v = object(o, "variation");
+    job.variation = {job.seeds,
+                     seeds(v, "subseeds"),
+                     number(v, "strength"),
+                     integer(v, "fromHeight"),
+                     integer(v, "fromWidth"),
+                     job.noise};
+  }
+  job.tileX = boolean(o, "tileX");
+  job.tileY = boolean(o, "tileY");
   job.decode = boolean(o, "decode");
   job.stepLatents = boolean(o, "stepLatents");
   job.previewEvery = static_cast<int>(integer(o, "previewEvery"));

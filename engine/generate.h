@@ -40,6 +40,8 @@ struct GenerateJob {
   std::optional<PictureInput> picture;  // img2img, inpainting, editing
   std::vector<ControlInput> controls;   // ControlNets and T2I-Adapters, as the rows' controlScales count them
   bool guess = false;                   // ControlNets see the branch with the prompt alone
+  Variation variation;                  // of the initial noise
+  bool tileX = false, tileY = false;    // every convolution of UNet and autoencoder goes round
   bool decode = true;                   // else only latents come back
   bool stepLatents = false;             // events carry latents, predicted noise and predicted original
   int previewEvery = 0;                 // decode the predicted original every so many steps; 0: never

@@ -46,11 +46,19 @@ export interface NativeGenerateJob {
         start: 'noised' | 'noise' | 'clean'
         alpha: number
         sigma: number
+        /** engine/resize.h ResizeMode. */
+        resizeMode: 'default' | 'crop' | 'fill'
+        /** Inpainting: engine/repaint.h RepaintOptions. */
+        repaint?: NativeRepaint | undefined
       }
     | undefined
   /** ControlNets and T2I-Adapters, engine/control.h; the plan's rows have their strengths. */
   controls?: readonly NativeControl[] | undefined
   guess?: boolean | undefined
+  /** engine/variation.h Variation. */
+  variation?: { subseeds: bigint[]; strength: number; fromHeight: number; fromWidth: number } | undefined
+  tileX: boolean
+  tileY: boolean
   decode: boolean
   stepLatents: boolean
   previewEvery: number
@@ -62,6 +70,15 @@ export interface NativeControl {
   pictures: readonly NativePicture[]
   /** For each image of the batch, its picture. */
   pictureOf: Int32Array
+}
+
+/** engine/repaint.h RepaintOptions. */
+export interface NativeRepaint {
+  invert: boolean
+  blur: number
+  region?: number | undefined
+  overlay: boolean
+  content: 'original' | 'fill' | 'latentNoise' | 'latentNothing'
 }
 
 /** RGB, rows from the top. */

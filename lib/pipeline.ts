@@ -11,6 +11,7 @@ import {
 import { disposedError, TextEncoder, UNet, Vae } from './components.js'
 import { DiffusionError, invalidArgument, unsupported } from './errors.js'
 import { addNoise, type AddNoiseOptions, type AddNoiseResult } from './forward-diffusion.js'
+import { paintTwice } from './hires.js'
 import type { Component, ModelFolder, TextComponent } from './models/folder.js'
 import { readModel } from './models/model.js'
 import { isSdxl, partsOf } from './models/pipeline-classes.js'
@@ -18,6 +19,7 @@ import type { CheckpointReader } from './models/single-file/checkpoint.js'
 import { loadTokenizer } from './models/tokenizer-source.js'
 import { vaeFactor } from './models/vae.js'
 import type { ComponentWeights } from './models/weights.js'
+import { outpaintOptions, type OutpaintOptions } from './outpaint.js'
 import { createScheduler, Scheduler } from './schedulers/index.js'
 import {
   resolveEdit,
@@ -32,7 +34,7 @@ import { resolveSource } from './source.js'
 import { paintedChannels, taskError, tasks, tasksOf, unetChannelsError, type Task } from './tasks.js'
 import type { Tokenizer } from './tokenizer/tokenizer.js'
 import { generate, type GenerationResult, type Txt2ImgModels } from './txt2img.js'
-import { resolveOptions, type StepEvent, type Txt2ImgOptions } from './txt2img-options.js'
+import { resolveOptions, type ResolvedOptions, type StepEvent, type Txt2ImgOptions } from './txt2img-options.js'
 import { integerIn, knownKeys, oneOf } from './validate.js'
 
 export interface LoadOptions {
@@ -226,11 +228,12 @@ export class Pipeline {
   /** Text to image. @throws DiffusionError; signal.reason when aborted; what onStep throws */
   async txt2img(options: Txt2ImgOptions): Promise<GenerationResult> {
     const models = this.modelsFor('txt2img', options)
-    if (!mentionsControl(options)) return generate(resolveOptions(options, models), models)
+    const run = (o: ResolvedOptions, controls?: ResolvedControls): Promise<GenerationResult> =>
+      o.hires ? paintTwice(o, o.hires, models, controls) : generate(o, models, undefined, controls)
+    if (!mentionsControl(options)) return run(resolveOptions(options, models))
     const controls = await this.controlsFor('txt2img', options, models)
     const size = controls && controlSize(controls)
-    const traits = size ? { ...models, defaultSize: size } : models
-    return generate(resolveOptions(options, traits), models, undefined, controls)
+    return run(resolveOptions(options, size ? { ...models, defaultSize: size } : models), controls)
   }
 
   /** A picture painted anew, as far as `strength` says. @throws as txt2img */
@@ -253,6 +256,12 @@ export class Pipeline {
     ])
     this.session() // disposed of meanwhile?
     return generate(call.options, models, call.picture, controls)
+  }
+
+  /** A picture carried on beyond its edges. @throws as txt2img */
+  async outpaint(options: OutpaintOptions): Promise<GenerationResult> {
+    const models = this.modelsFor('inpaint', options)
+    return this.inpaint(await outpaintOptions(options, Math.max(8, models.factor)))
   }
 
   /** A picture changed as the prompt tells to (InstructPix2Pix models). @throws as txt2img */

@@ -10,6 +10,7 @@ import {
 } from './arguments.js'
 import { addControlOptions } from './control.js'
 import { printInspection } from './inspect.js'
+import { addModeOptions } from './modes.js'
 import { noise, type NoiseOptions } from './noise.js'
 import { paint, type PaintOptions } from './paint.js'
 import { serveCommand } from './serve-command.js'
@@ -61,6 +62,7 @@ const paintCommand = program
   .option('-q, --quiet', 'no progress, only the paths of the pictures')
   .action((prompt: string, options: PaintOptions) => paint(prompt, options, interrupt.signal))
 addControlOptions(paintCommand)
+addModeOptions(paintCommand)
 
 program
   .command('noise')
