@@ -57,6 +57,7 @@ struct Steering {
   UNet::Text text;
   UNet::Time time;     // of all rows of the plan
   UNet::Time current;  // of the row at hand
+  std::optional<Controls> controls;
 };
 
 Steering prepare(Context& context, const Models& models, const GenerateJob& job,
@@ -77,7 +78,19 @@ Steering prepare(Context& context, const Models& models, const GenerateJob& job,
   for (const PlanRow& row : job.plan.rows)
     for (int64_t b = 0; b < perRow; b++) timesteps.push_back(static_cast<float>(row.timestep));
   Steering steering;
-  steering.text = unet.prepareText(context, repeatText(context, condition.text, job.imagesPerPrompt));
+  const Tensor text = repeatText(context, condition.text, job.imagesPerPrompt);
+  if (!job.controls.empty())
+    steering.controls.emplace(context, models.controls, job.controls,
+                              ControlTarget{.batch = job.prompts * job.imagesPerPrompt,
+                                            .branches = job.branches,
+                                            .height = job.latentHeight * models.vae->factor(),
+                                            .width = job.latentWidth * models.vae->factor(),
+                                            .guess = job.guess,
+                                            .timesteps = timesteps,
+                                            .perRow = perRow,
+                                            .added = added,
+                                            .text = text});
+  steering.text = unet.prepareText(context, text);
   steering.time = unet.prepareTime(context, timesteps, perRow, added);
   steering.current = unet.oneTime(context, steering.time);
   return steering;
@@ -107,6 +120,7 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
                         const std::function<void(GenerateEvent&&)>& onStep) {
   const UNet& unet = *models.unet;
   Arena::Scope scope(context.arena);
+  context.tileX = job.tileX, context.tileY = job.tileY;
   GenerateResult result;
   Stopwatch watch;
 
@@ -129,8 +143,8 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
   PreparedPicture picture;
   Tensor extra;  // [branches·B, h, w, E]
   if (job.picture) {
-    const PictureTarget target{batch,        job.latentHeight, job.latentWidth,
-                               job.branches, extraChannels,    job.latents};
+    const PictureTarget target{batch,         job.latentHeight, job.latentWidth, job.branches,
+                               extraChannels, job.latents,      &job.variation};
     picture = preparePicture(context, *models.vae, models.scaling, *job.picture, target, noise);
     result.timings.encode = watch.lap();
   }
@@ -147,13 +161,18 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
   options.width = job.latentWidth;
   options.branches = job.branches;
   options.guidanceRescale = job.guidanceRescale;
-  options.initial = job.picture ? picture.noise : job.latents;
+  std::vector<float> varied;
+  if (!job.picture && job.latents.empty() && !job.variation.none()) {
+    varied.resize(static_cast<size_t>(result.latentShape.count()));
+    drawVaried(noise, job.variation, result.latentShape, varied.data());
+  }
+  options.initial = job.picture ? picture.noise : varied.empty() ? job.latents : varied;
   options.start = picture.start;
   options.original = picture.original;
   options.mask = picture.mask;
   options.noise = &noise;
   options.outputChannels = unet.config().outChannels;
-  Repeated evaluation;
+  std::map<std::vector<double>, Repeated> evaluations;  // by the strengths of the controls, 0 while they rest
   options.predict = [&](size_t row, const Tensor& x, double inputScale, const Tensor& out) {
     Arena::Scope step(context.arena);
     // What differs between rows is put where every evaluation finds it: see Repeated.
@@ -161,9 +180,13 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
         context.arena.tensor({job.branches * batch, job.latentHeight, job.latentWidth, channels});
     context.backend.modelInput(x, inputScale, job.branches, latents);
     unet.selectTime(context, steering.time, static_cast<int64_t>(row), steering.current);
-    evaluation(context, [&] {
+    if (steering.controls) steering.controls->select(context, static_cast<int64_t>(row));
+    const std::vector<double>& scales = job.plan.rows[row].controlScales;
+    evaluations[scales](context, [&] {
       const Tensor input = extra ? concatColumns(context, std::vector<Tensor>{latents, extra}) : latents;
-      const Tensor y = unet.forward(context, input, steering.current, 0, steering.text);
+      UNet::Joined joined;
+      if (steering.controls) joined = steering.controls->joined(context, latents, scales);
+      const Tensor y = unet.forward(context, input, steering.current, 0, steering.text, nullptr, joined);
       context.backend.modelOutput(y, out);
     });
   };
@@ -188,6 +211,8 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
     result.height = job.latentHeight * models.vae->factor();
     result.width = job.latentWidth * models.vae->factor();
     result.pixels = decodePixels(context, models, result.latents, result.latentShape);
+    if (!picture.overlays.empty())
+      result.pixels = overlaidAll(picture.overlays, result.pixels, result.width, result.height);
     result.timings.decode = watch.lap();
   }
   return result;

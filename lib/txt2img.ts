@@ -7,6 +7,7 @@ import {
   type NativeSession,
   type NativeStepEvent
 } from './binding.js'
+import { controlInputs, controlParameters, withControlScales, type ResolvedControls } from './control-options.js'
 import { guidanceEmbedding, pictureTimeIds, promptInput, timeIds, type TextTraits } from './conditions.js'
 import { invalidArgument } from './errors.js'
 import { DiffusionImage } from './image.js'
@@ -16,7 +17,9 @@ import { createScheduler, type Scheduler } from './schedulers/index.js'
 import type { StepPlan } from './step-plan.js'
 import { compile, type PlanTraits } from './step-plans.js'
 import { checkTensor, type Tensor } from './tensor.js'
+import { repaintFields } from './repaint-options.js'
 import type { ResolvedOptions, StepEvent } from './txt2img-options.js'
+import { nativeVariation, repaintsAlone, variationFields } from './variation.js'
 
 export interface GenerationResult {
   /** prompts × count pictures; empty with outputType 'latent'. */
@@ -51,22 +54,27 @@ export interface Txt2ImgModels extends PictureTraits, TextTraits, PlanTraits {
 
 const plainSeed = (seed: bigint): number | bigint => (seed <= Number.MAX_SAFE_INTEGER ? Number(seed) : seed)
 
-/** @param picture what to begin with; none for text to image */
+/** @param picture what to begin with; none for text to image. @param controls ControlNets and adapters; none without */
 export const generate = async (
   o: ResolvedOptions,
   models: Txt2ImgModels,
-  picture?: ResolvedPicture
+  picture?: ResolvedPicture,
+  controls?: ResolvedControls
 ): Promise<GenerationResult> => {
   const started = performance.now()
   const warnings: string[] = []
   o.signal?.throwIfAborted()
+
+  if (controls && picture?.repaint?.region !== undefined)
+    throw invalidArgument('paddingMaskCrop', 'nothing next to ControlNets and adapters', picture.repaint.region)
 
   // 1. What to run.
   const scheduler =
     typeof o.scheduler === 'string'
       ? createScheduler(o.scheduler, models.scheduler.toJSON())
       : (o.scheduler ?? models.scheduler)
-  const { plan, branches, picture: input } = compile(o, scheduler, picture, models)
+  const { plan: own, branches, picture: input } = compile(o, scheduler, picture, models)
+  const plan = controls ? withControlScales(own, controls) : own
   const guided = branches > 1
   warnings.push(...(scheduler === models.scheduler ? [] : scheduler.warnings))
   const latentHeight = Math.floor(o.height / models.factor)
@@ -88,6 +96,8 @@ export const generate = async (
     rng: o.rng,
     latents: o.latents?.data,
     picture: input,
+    ...(controls ? controlInputs(controls, o) : {}),
+    ...nativeVariation(o.variation, models.factor),
     decode: o.outputType === 'image',
     stepLatents: o.stepLatents,
     previewEvery: o.previewEvery
@@ -122,8 +132,9 @@ export const generate = async (
   // 3. The pictures.
   const seeds = imageSeeds(o, plan, picture)
   const images = o.outputType === 'latent' ? [] : splitPictures(result.pixels, result.width, result.height)
+  const steered = controls && controlParameters(controls)
   images.forEach((image, i) => {
-    image.parameters = parametersText(o, scheduler, models, i, seeds[i] ?? null, picture)
+    image.parameters = parametersText(o, scheduler, models, i, seeds[i] ?? null, picture, steered)
   })
   return {
     images,
@@ -164,19 +175,22 @@ const imageSeeds = (
   const pictures = Math.max(picture?.pictures.length ?? 0, picture?.masks.length ?? 0)
   // Inpainting samples pictures with the first generators only: images beyond them depend on another's.
   if (o.seeds.length === o.batch)
-    return o.seeds.map((seed, i) => (picture?.task === 'inpaint' && i >= pictures ? null : plainSeed(seed)))
+    return o.seeds.map((seed, i) =>
+      (picture?.task === 'inpaint' && i >= pictures) || !repaintsAlone(o.variation, i) ? null : plainSeed(seed)
+    )
   const draws = plan.rows.some((row) => row.draws > 0)
   const first = !draws && !o.latents && pictures <= 1
   return Array.from({ length: o.batch }, (_, i) => (i === 0 && first ? plainSeed(o.seeds[0]!) : null))
 }
 
-const parametersText = (
+export const parametersText = (
   o: ResolvedOptions,
   scheduler: Scheduler,
   models: Txt2ImgModels,
   image: number,
   seed: number | bigint | null,
-  picture: ResolvedPicture | undefined
+  picture: ResolvedPicture | undefined,
+  further: Record<string, string> = {}
 ): string => {
   const prompt = Math.floor(image / o.count)
   const label = scheduler.label
@@ -188,6 +202,7 @@ const parametersText = (
   if (picture && picture.task !== 'edit' && picture.denoisingStart === undefined)
     other['Denoising strength'] = String(picture.strength)
   if (picture?.task === 'edit') other['Image CFG scale'] = String(picture.imageGuidanceScale)
+  Object.assign(other, variationFields(o.variation, image), picture?.repaint && repaintFields(picture.repaint), further)
   if (seed === null) {
     other['Batch size'] = String(o.batch)
     other['Batch pos'] = String(image)

@@ -9,19 +9,22 @@ import {
   seedArgument
 } from './arguments.js'
 import { printInspection } from './inspect.js'
+import { addModeOptions } from './modes.js'
 import { noise, type NoiseOptions } from './noise.js'
 import { paint, type PaintOptions } from './paint.js'
+import { serveCommand } from './serve-command.js'
 import { packageVersion } from './version.js'
 
 const interrupt = new AbortController()
-process.once('SIGINT', () => interrupt.abort(new Error('interrupted')))
+for (const signal of ['SIGINT', 'SIGTERM'] as const)
+  process.once(signal, () => interrupt.abort(new Error('interrupted')))
 
 const program = new Command('node-diffusion')
   .description('Paints pictures from text with Stable Diffusion models, natively in Node.js')
   .version(packageVersion())
   .showHelpAfterError('(node-diffusion --help lists the options)')
 
-program
+const paintCommand = program
   .command('paint', { isDefault: true })
   .description('paint a picture (the default command)')
   .argument('<prompt>', 'what to paint')
@@ -57,6 +60,7 @@ program
   .option('--show-steps', 'also write a sheet with the picture after every step')
   .option('-q, --quiet', 'no progress, only the paths of the pictures')
   .action((prompt: string, options: PaintOptions) => paint(prompt, options, interrupt.signal))
+addModeOptions(paintCommand)
 
 program
   .command('noise')
@@ -76,6 +80,8 @@ program
   .option('--height <pixels>', "default: the picture's own", integerArgument)
   .option('--device <name>', "'auto', 'cpu' or 'cuda'", 'auto')
   .action((image: string, options: NoiseOptions) => noise(image, options, interrupt.signal))
+
+program.addCommand(serveCommand(interrupt.signal))
 
 program
   .command('inspect')
