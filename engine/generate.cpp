@@ -80,6 +80,7 @@ Steering prepare(Context& context, const Models& models, const GenerateJob& job,
   steering.text = unet.prepareText(context, repeatText(context, condition.text, job.imagesPerPrompt));
   steering.time = unet.prepareTime(context, timesteps, perRow, added);
   steering.current = unet.oneTime(context, steering.time);
+  steering.current.freeU = job.freeU ? &*job.freeU : nullptr;
   return steering;
 }
 

@@ -90,6 +90,7 @@ export const generate = async (
     rng: o.rng,
     latents: o.latents?.data,
     picture: input,
+    freeU: o.freeU,
     ...nativeVariation(o.variation, models.factor),
     decode: o.outputType === 'image',
     stepLatents: o.stepLatents,

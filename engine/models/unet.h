@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "engine/models/blocks.h"
+#include "engine/models/free-u.h"
 
 namespace nd {
 
@@ -61,9 +62,10 @@ class UNet {
 
   /// Time embeddings of `rows` evaluations: row r, batch entry b has timesteps[r · perRow + b].
   struct Time {
-    Tensor embedding;    // [rows · perRow, 4·channels₀], before the activation
-    Tensor projections;  // [rows · perRow, Σ resnet channels]
-    int64_t perRow;      // 1 where the batch shares it, else B
+    Tensor embedding;              // [rows · perRow, 4·channels₀], before the activation
+    Tensor projections;            // [rows · perRow, Σ resnet channels]
+    int64_t perRow;                // 1 where the batch shares it, else B
+    const FreeU* freeU = nullptr;  // how the up blocks weigh backbone and skips; null: as trained
   };
   Time prepareTime(Context&, std::span<const float> timesteps, int64_t perRow,
                    const AddedConditions& = {}) const;
