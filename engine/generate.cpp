@@ -184,7 +184,7 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
     const std::vector<double>& scales = job.plan.rows[row].controlScales;
     const auto evaluate = [&] {
       const Tensor input = extra ? concatColumns(context, std::vector<Tensor>{latents, extra}) : latents;
-      UNet::Joined joined;
+      UNet::Joined joined{};
       if (steering.controls) joined = steering.controls->joined(context, latents, scales);
       if (job.freeU) joined.freeU = &*job.freeU;
       const Tensor y = unet.forward(context, input, steering.current, 0, steering.text, nullptr, joined);
