@@ -186,7 +186,7 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
       const Tensor input = extra ? concatColumns(context, std::vector<Tensor>{latents, extra}) : latents;
       UNet::Joined joined{};
       if (steering.controls) joined = steering.controls->joined(context, latents, scales);
-      if (job.freeU) joined.freeU = &*job.freeU;
+      joined.freeU = job.freeU;
       const Tensor y = unet.forward(context, input, steering.current, 0, steering.text, nullptr, joined);
       context.backend.modelOutput(y, out);
     };
