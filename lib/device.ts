@@ -1,0 +1,34 @@
+import { native } from './binding.js'
+import { DiffusionError, invalidArgument, unsupported } from './errors.js'
+
+/**
+ * The device that `device` and `dtype` of LoadOptions mean on this machine, and why.
+ * @throws DiffusionError ERR_ND_CUDA_UNAVAILABLE, ERR_ND_INVALID_ARGUMENT, ERR_ND_UNSUPPORTED
+ */
+export const chooseDevice = (device: string, dtype: string): { device: string; reason: string } => {
+  if (!/^(auto|cpu|cuda(:\d+)?)$/.test(device))
+    throw invalidArgument('device', "'auto', 'cpu', 'cuda' or 'cuda:N'", device)
+  if (!['auto', 'float32', 'float16', 'bfloat16'].includes(dtype))
+    throw invalidArgument('dtype', "'auto', 'float32', 'float16' or 'bfloat16'", dtype)
+  const { cuda, cudaReason } = device === 'cpu' ? { cuda: null, cudaReason: '' } : native().inspect()
+  const asked = device === 'auto' ? undefined : Number(device.split(':')[1] ?? 0)
+  const gpu = cuda?.find((g) => (asked === undefined ? !g.reason : g.index === asked))
+  if (device.startsWith('cuda') && (!gpu || gpu.reason)) {
+    const reason = gpu?.reason ?? (cuda ? `there are only cuda:0 to cuda:${cuda.length - 1}` : cudaReason)
+    throw new DiffusionError(
+      'ERR_ND_CUDA_UNAVAILABLE',
+      `Expected a CUDA device for '${device}' but ${reason}; use device 'auto' or 'cpu'`
+    )
+  }
+  // What was asked to be float32 is computed by the CPU: the GPU's kernels take 16 bits.
+  if (gpu && dtype === 'float32' && device !== 'auto')
+    throw unsupported(
+      `dtype 'float32' is not supported on ${device}, which computes in float16 or bfloat16; use 'auto'`
+    )
+  if (gpu && dtype !== 'float32')
+    return { device: `cuda:${gpu.index}`, reason: device === 'auto' ? `found ${gpu.name}` : 'asked for' }
+  if (gpu) return { device: 'cpu', reason: 'float32 was asked for' }
+  if (dtype === 'float16' || dtype === 'bfloat16')
+    throw unsupported(`dtype '${dtype}' is not supported on the CPU, which computes in float32; use 'auto'`)
+  return { device: 'cpu', reason: device === 'cpu' ? 'asked for' : `no CUDA: ${cudaReason}` }
+}
