@@ -1,5 +1,7 @@
 /** node-diffusion: Stable Diffusion for Node.js. */
 export { Pipeline, type LoadOptions, type StreamEvent, type TaskOptions } from './pipeline.js'
+export type { CallLora, LoadedLora, LoadLoraOptions, LoraStrength } from './adapters/loras.js'
+export type { LoadTextualInversionOptions, TextualInversion } from './adapters/textual-inversion.js'
 export type { Task } from './tasks.js'
 export { Generator, type GenerationResult } from './txt2img.js'
 export type { EditOptions, Img2ImgOptions, InpaintOptions, PictureInput } from './img2img-options.js'

@@ -1,4 +1,11 @@
 import { basename } from 'node:path'
+import { adaptableComponents, inversionEncoders } from './adapters/components.js'
+import { Loras, type CallAdapters, type LoadedLora, type LoadLoraOptions, type LoraStrength } from './adapters/loras.js'
+import {
+  TextualInversions,
+  type LoadTextualInversionOptions,
+  type TextualInversion
+} from './adapters/textual-inversion.js'
 import { native, translating, translatingSync, type NativeSession } from './binding.js'
 import { disposedError, TextEncoder, UNet, Vae } from './components.js'
 import { DiffusionError, invalidArgument, unsupported } from './errors.js'
@@ -101,13 +108,13 @@ export class Pipeline {
   readonly warnings: readonly string[]
   /** What this model can do: the methods of these names work, the others reject. */
   readonly tasks: readonly Task[]
-  readonly tokenizer: ClipTokenizer
-  readonly tokenizer2: ClipTokenizer | undefined
   readonly textEncoder: TextEncoder
   /** SDXL's second one. */
   readonly textEncoder2: TextEncoder | undefined
   readonly unet: UNet
   private readonly autoencoder: Vae | undefined
+  private readonly loraFiles: Loras
+  private readonly inversions: TextualInversions
   private current: Scheduler
   private disposed: Promise<void> | undefined
 
@@ -127,8 +134,8 @@ export class Pipeline {
     this.deviceReason = choice.reason
     this.warnings = [...folder.warnings, ...scheduler.warnings]
     this.tasks = tasksOf(folder)
-    this.tokenizer = tokenizers[0]!
-    this.tokenizer2 = tokenizers[1]
+    this.loraFiles = new Loras(owner.session, adaptableComponents(folder))
+    this.inversions = new TextualInversions(owner.session, tokenizers, inversionEncoders(folder))
     this.textEncoder = encoders[0]!
     this.textEncoder2 = encoders[1]
     this.unet = new UNet(owner, { ...folder.unet.config }, folder.unet.config.inChannels)
@@ -196,6 +203,14 @@ export class Pipeline {
     return this.autoencoder
   }
 
+  /** With the tokens of every textual inversion that is loaded. */
+  get tokenizer(): ClipTokenizer {
+    return this.inversions.tokenizers[0]!
+  }
+  get tokenizer2(): ClipTokenizer | undefined {
+    return this.inversions.tokenizers[1]
+  }
+
   get scheduler(): Scheduler {
     return this.current
   }
@@ -205,32 +220,74 @@ export class Pipeline {
 
   /** Text to image. @throws DiffusionError; signal.reason when aborted; what onStep throws */
   async txt2img(options: Txt2ImgOptions): Promise<GenerationResult> {
-    const models = this.modelsFor('txt2img', options)
-    return generate(resolveOptions(options, models), models)
+    return this.call('txt2img', options, async (o, models) => generate(resolveOptions(o, models), models))
   }
 
   /** A picture painted anew, as far as `strength` says. @throws as txt2img */
   async img2img(options: Img2ImgOptions): Promise<GenerationResult> {
-    const models = this.modelsFor('img2img', options)
-    const call = await resolveImg2Img(options, models)
-    this.session() // disposed of meanwhile?
-    return generate(call.options, models, call.picture)
+    return this.call('img2img', options, async (o, models) => {
+      const call = await resolveImg2Img(o, models)
+      return generate(call.options, models, call.picture)
+    })
   }
 
   /** The part of a picture that `mask` shows, painted anew. @throws as txt2img */
   async inpaint(options: InpaintOptions): Promise<GenerationResult> {
-    const models = this.modelsFor('inpaint', options)
-    const call = await resolveInpaint(options, models)
-    this.session() // disposed of meanwhile?
-    return generate(call.options, models, call.picture)
+    return this.call('inpaint', options, async (o, models) => {
+      const call = await resolveInpaint(o, models)
+      return generate(call.options, models, call.picture)
+    })
   }
 
   /** A picture changed as the prompt tells to (InstructPix2Pix models). @throws as txt2img */
   async edit(options: EditOptions): Promise<GenerationResult> {
-    const models = this.modelsFor('edit', options)
-    const call = await resolveEdit(options, models)
-    this.session() // disposed of meanwhile?
-    return generate(call.options, models, call.picture)
+    return this.call('edit', options, async (o, models) => {
+      const call = await resolveEdit(o, models)
+      return generate(call.options, models, call.picture)
+    })
+  }
+
+  /**
+   * Loads a LoRA, LoHa, LoKr or DoRA and applies it to the calls from now on.
+   * @throws DiffusionError ERR_ND_MODEL_NOT_FOUND, ERR_ND_MODEL_FORMAT (naming the tensor that does not fit),
+   *   ERR_ND_UNSUPPORTED (pickles, other kinds), ERR_ND_INVALID_ARGUMENT (a name that is taken), ERR_ND_OUT_OF_MEMORY
+   */
+  loadLora(path: string, options: LoadLoraOptions = {}): Promise<void> {
+    return this.loraFiles.load(path, options)
+  }
+
+  /** Gives strengths to loaded LoRAs; those that are not named go to 0. Nothing is loaded again. @throws as loadLora */
+  setLoras(loras: readonly LoraStrength[]): Promise<void> {
+    return this.loraFiles.set(loras)
+  }
+
+  /** Takes a LoRA away, without a name all of them: the model is then what it was. @throws ERR_ND_INVALID_ARGUMENT */
+  unloadLora(name?: string): Promise<void> {
+    return this.loraFiles.unload(name)
+  }
+
+  /** The LoRAs that are loaded, in the order in which they are applied. */
+  get loras(): readonly LoadedLora[] {
+    return this.loraFiles.list
+  }
+
+  /**
+   * Loads a textual inversion: its token in a prompt or a negative prompt then stands for its vectors.
+   * @throws DiffusionError ERR_ND_MODEL_NOT_FOUND, ERR_ND_MODEL_FORMAT (of another width), ERR_ND_UNSUPPORTED (pickles),
+   *   ERR_ND_INVALID_ARGUMENT (a token that exists)
+   */
+  loadTextualInversion(path: string, options: LoadTextualInversionOptions = {}): Promise<void> {
+    return this.inversions.load(path, options)
+  }
+
+  /** Takes a token away, without one all that were loaded. @throws ERR_ND_INVALID_ARGUMENT */
+  unloadTextualInversion(token?: string): Promise<void> {
+    return this.inversions.unload(token)
+  }
+
+  /** Those that are loaded. */
+  get textualInversions(): readonly TextualInversion[] {
+    return this.inversions.list
   }
 
   private run<T extends Task>(task: T, options: TaskOptions[T]): Promise<GenerationResult> {
@@ -297,16 +354,29 @@ export class Pipeline {
     return this.native
   }
 
+  /** One call of a task with its adapters, and with options that no longer speak of them. */
+  private call<O extends Txt2ImgOptions | Img2ImgOptions | EditOptions>(
+    task: Task,
+    options: O,
+    run: (options: O, models: Txt2ImgModels) => Promise<GenerationResult>
+  ): Promise<GenerationResult> {
+    return this.loraFiles.during(options, (o, adapters) => run(o, this.modelsFor(task, o, adapters)))
+  }
+
   /** Checks what comes before the options: a live pipeline, a model for the task, a real scheduler. */
-  private modelsFor(task: Task, options: { scheduler?: Scheduler | string } | undefined): Txt2ImgModels {
+  private modelsFor(
+    task: Task,
+    options: { scheduler?: Scheduler | string } | undefined,
+    adapters: CallAdapters
+  ): Txt2ImgModels {
     this.session()
     if (!this.tasks.includes(task)) throw taskError(task, this.tasks, this.folder)
     const scheduler = options?.scheduler
     if (scheduler !== undefined && typeof scheduler !== 'string') checkScheduler(scheduler)
-    return this.models()
+    return this.models(adapters)
   }
 
-  private models(): Txt2ImgModels {
+  private models(adapters: CallAdapters): Txt2ImgModels {
     const { folder } = this
     const unet = folder.unet.config
     const parts = partsOf(folder.className)
@@ -315,7 +385,7 @@ export class Pipeline {
     const factor = this.autoencoder?.factor ?? 1
     const sample = unet.sampleSize
     return {
-      session: this.native,
+      adapters,
       scheduler: this.current,
       name: this.name,
       xl,
@@ -328,7 +398,7 @@ export class Pipeline {
       aestheticScores: folder.requiresAestheticsScore,
       consistency: folder.className === 'LatentConsistencyModelPipeline',
       timeCondWidth: unet.timeCondWidth,
-      tokenizers: [this.tokenizer, ...(this.tokenizer2 ? [this.tokenizer2] : [])],
+      tokenizers: this.inversions.tokenizers,
       // SDXL's second encoder reads prompt2, also where it is the only one.
       promptOf: xl ? (folder.textEncoder ? [0, 1] : [1]) : [0],
       zerosForEmpty: xl && folder.forceZerosForEmptyPrompt

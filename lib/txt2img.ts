@@ -1,12 +1,6 @@
 /** One call of any task: options → plan and conditions → native job → pictures. */
-import {
-  native,
-  translated,
-  version,
-  type NativeGenerateJob,
-  type NativeSession,
-  type NativeStepEvent
-} from './binding.js'
+import { native, translated, version, type NativeGenerateJob, type NativeStepEvent } from './binding.js'
+import type { CallAdapters } from './adapters/loras.js'
 import { guidanceEmbedding, pictureTimeIds, promptInput, timeIds, type TextTraits } from './conditions.js'
 import { invalidArgument } from './errors.js'
 import { DiffusionImage } from './image.js'
@@ -43,7 +37,7 @@ export interface GenerationResult {
 
 /** What a call needs of its pipeline. */
 export interface Txt2ImgModels extends PictureTraits, TextTraits, PlanTraits {
-  readonly session: NativeSession
+  readonly adapters: CallAdapters
   readonly scheduler: Scheduler
   /** For the pictures' `parameters` text. */
   readonly name: string
@@ -105,7 +99,7 @@ export const generate = async (
       running.abort()
     }
   }
-  const running = models.session.generate(job, listener ? onStep : undefined)
+  const running = models.adapters.around((session) => session.generate(job, listener ? onStep : undefined))
   const abort = (): void => running.abort()
   o.signal?.addEventListener('abort', abort, { once: true })
   let result
@@ -193,7 +187,7 @@ const parametersText = (
     other['Batch pos'] = String(image)
   }
   return formatParameters({
-    prompt: o.prompts[prompt]!,
+    prompt: models.adapters.written(o.prompts[prompt]!, prompt),
     ...(o.negativePrompts?.[prompt] ? { negativePrompt: o.negativePrompts[prompt] } : {}),
     steps: o.steps,
     sampler: label.sampler,
