@@ -1,10 +1,11 @@
 /** Textual inversion (Gal et al. 2022): tokens with embeddings of their own. */
 import { basename } from 'node:path'
 import { native, translating, translatingSync, type NativeSession } from '../binding.js'
-import { invalidArgument, modelFormat } from '../errors.js'
+import { invalidArgument, modelFormat, unsupported } from '../errors.js'
 import type { Tensor } from '../tensor.js'
 import type { AddedToken } from '../tokenizer/added-tokens.js'
-import type { ClipTokenizer } from '../tokenizer/clip-tokenizer.js'
+import { ClipTokenizer } from '../tokenizer/clip-tokenizer.js'
+import type { Tokenizer } from '../tokenizer/tokenizer.js'
 import { knownKeys } from '../validate.js'
 import { checkAdapterPath } from './loras.js'
 
@@ -95,13 +96,13 @@ const checkShapes = (path: string, tensors: readonly Tensor[], encoders: readonl
 
 export class TextualInversions {
   private entries: readonly Entry[] = []
-  private extended: readonly ClipTokenizer[]
+  private extended: readonly Tokenizer[]
   private last: Promise<unknown> = Promise.resolve()
 
-  /** @param base the model's own tokenizers, one per encoder */
+  /** @param base the model's own tokenizers, one per text encoder; `encoders` are those of CLIP's kind */
   constructor(
     private readonly session: () => NativeSession,
-    private readonly base: readonly ClipTokenizer[],
+    private readonly base: readonly Tokenizer[],
     private readonly encoders: readonly EncoderTraits[]
   ) {
     this.extended = base
@@ -112,7 +113,7 @@ export class TextualInversions {
   }
 
   /** The tokenizers with every token that is loaded. */
-  get tokenizers(): readonly ClipTokenizer[] {
+  get tokenizers(): readonly Tokenizer[] {
     return this.extended
   }
 
@@ -120,12 +121,16 @@ export class TextualInversions {
     return this.inOrder(async () => {
       knownKeys('loadTextualInversion', options, ['token'])
       checkAdapterPath(path, 'textual inversion')
+      if (this.encoders.length === 0)
+        throw unsupported(
+          "Expected a model with a text encoder of CLIP's kind for a textual inversion but this one has none"
+        )
       const file = readFile(path, this.encoders)
       const vectors = checkShapes(path, file.tensors, this.encoders)
       const token = options.token ?? file.token ?? basename(path).replace(/\.safetensors$/i, '')
       if (typeof token !== 'string' || token.trim() === '') throw invalidArgument('token', 'a word', token)
       for (const name of wordsOf(token, vectors))
-        if (this.extended.some((tokenizer) => tokenizer.has(name)))
+        if (this.extended.some((tokenizer) => tokenizer instanceof ClipTokenizer && tokenizer.has(name)))
           throw invalidArgument('token', 'a word that is no token yet (unload it first, or give another)', name)
       await this.change([...this.entries, { token, path, vectors, embeddings: file.tensors.map((t) => t.data) }])
     })
@@ -156,7 +161,12 @@ export class TextualInversions {
     const before = this.entries
     const put = (list: readonly Entry[]): Promise<unknown> => {
       this.entries = list
-      this.extended = this.base.map((tokenizer, i) => withTokens(tokenizer, list, this.encoders[i]!.vocabSize))
+      this.extended = this.base.map((tokenizer, i) => {
+        const encoder = this.encoders.find(({ index }) => index === i)
+        return encoder && tokenizer instanceof ClipTokenizer
+          ? withTokens(tokenizer, list, encoder.vocabSize)
+          : tokenizer
+      })
       const session = this.session()
       return Promise.all(
         this.encoders.map(({ index }, i) => session.setAddedTokens(index, joined(list.map((e) => e.embeddings[i]!))))

@@ -44,6 +44,7 @@ export type ComponentKind = TextEncoderKind | 'unet' | 'vae'
 
 const baseNames: Record<ComponentKind, string> = {
   'clip-text': 'model', // transformers
+  'ldm-bert': 'model',
   unet: 'diffusion_pytorch_model',
   vae: 'diffusion_pytorch_model'
 }
@@ -61,7 +62,7 @@ export const canonicalName = (kind: ComponentKind, stored: string): string | und
       /(\.attentions\.\d+\.)(query|key|value|proj_attn)(\.(?:weight|bias))$/,
       (_, module: string, old: string, field: string) => module + oldVaeAttention[old]! + field
     )
-  if (kind === 'unet') return stored
+  if (kind !== 'clip-text') return stored
   if (stored.endsWith('position_ids')) return undefined
   if (/^(text_model|text_projection)\./.test(stored)) return stored
   if (/^(embeddings|encoder|final_layer_norm)\./.test(stored)) return `text_model.${stored}`
