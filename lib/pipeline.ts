@@ -7,9 +7,11 @@ import {
   type TextualInversion
 } from './adapters/textual-inversion.js'
 import { native, translating, translatingSync, type NativeSession } from './binding.js'
+import { checkScheduler, chooseScheduler } from './choose-scheduler.js'
 import { disposedError, TextEncoder, UNet, Vae } from './components.js'
 import { DiffusionError, invalidArgument, unsupported } from './errors.js'
 import { addNoise, type AddNoiseOptions, type AddNoiseResult } from './forward-diffusion.js'
+import { knownLoadOptions, type LoadOptions } from './load-options.js'
 import type { Component, ModelFolder, TextComponent } from './models/folder.js'
 import { readModel } from './models/model.js'
 import { isSdxl, partsOf } from './models/pipeline-classes.js'
@@ -32,57 +34,6 @@ import type { Tokenizer } from './tokenizer/tokenizer.js'
 import { generate, type GenerationResult, type Txt2ImgModels } from './txt2img.js'
 import { resolveOptions, type StepEvent, type Txt2ImgOptions } from './txt2img-options.js'
 import { integerIn, knownKeys, oneOf } from './validate.js'
-
-export interface LoadOptions {
-  /** 'auto' (default): the best there is; 'cpu'; 'cuda', 'cuda:1': that one, or an error. */
-  device?: string
-  /** 'auto' (default) or 'float32': what the CPU computes in. Weights keep the file's type. */
-  dtype?: string
-  /** CPU threads; default: the physical cores. */
-  threads?: number
-  /** Instead of the model's own: an instance, a diffusers class name or an AUTOMATIC1111 label. */
-  scheduler?: Scheduler | string
-  /** Another AutoencoderKL: a folder, or a .safetensors file in the original layout. */
-  vae?: string
-  /** Single files: a diffusers folder with the configurations and tokenizers to use; its weights are not read. */
-  config?: string
-  /** What the UNet predicts, where the model does not say it (single files of Stable Diffusion 2) or says it wrongly. */
-  predictionType?: 'epsilon' | 'v_prediction' | 'sample'
-  /** Take *.VARIANT.safetensors. */
-  variant?: string
-  /** Ends the loading between two components. */
-  signal?: AbortSignal
-  /** Components laid out; before that, of models from the hub, bytes of all files (`component: 'download'`). */
-  onProgress?: (event: { component: string; loaded: number; total: number; file?: string }) => void
-  /** Hub: a branch, tag or commit; 'main' by default. */
-  revision?: string
-  /** Hub: where models are kept; default HF_HUB_CACHE, or hub/ in HF_HOME: Python's cache, read and filled in place. */
-  cacheDir?: string
-  /** Hub: instead of HF_TOKEN or what `hf auth login` stored; false sends none. */
-  token?: string | false
-  /** Hub: read the cache alone, as HF_HUB_OFFLINE=1 does. */
-  localFilesOnly?: boolean
-  /** SHA-256 that a downloaded single file must have. */
-  sha256?: string
-}
-
-const known: readonly (keyof LoadOptions)[] = [
-  'device',
-  'dtype',
-  'threads',
-  'scheduler',
-  'vae',
-  'config',
-  'predictionType',
-  'variant',
-  'signal',
-  'onProgress',
-  'revision',
-  'cacheDir',
-  'token',
-  'localFilesOnly',
-  'sha256'
-]
 
 /** What `for await (const e of pipe.stream(…))` yields: the steps, and at the end the result. */
 export type StreamEvent =
@@ -158,7 +109,7 @@ export class Pipeline {
    *   ERR_ND_CUDA_UNAVAILABLE, ERR_ND_OUT_OF_MEMORY, ERR_ND_NO_BINARY, ERR_ND_DOWNLOAD, ERR_ND_ACCESS; signal.reason
    */
   static async fromPretrained(source: string, options: LoadOptions = {}): Promise<Pipeline> {
-    knownKeys('fromPretrained', options, known)
+    knownKeys('fromPretrained', options, knownLoadOptions)
     const { signal } = options
     if (signal !== undefined && !(signal instanceof AbortSignal))
       throw invalidArgument('signal', 'an AbortSignal', signal)
@@ -459,36 +410,4 @@ const chooseDevice = (device: string, dtype: string): { device: string; reason: 
   if (dtype === 'float16' || dtype === 'bfloat16')
     throw unsupported(`dtype '${dtype}' is not supported on the CPU, which computes in float32; use 'auto'`)
   return { device: 'cpu', reason: device === 'cpu' ? 'asked for' : `no CUDA: ${cudaReason}` }
-}
-
-const checkScheduler = (value: unknown): Scheduler => {
-  if (!(value instanceof Scheduler))
-    throw invalidArgument('scheduler', 'a scheduler instance, class name or label', value)
-  return value as Scheduler
-}
-
-const chooseScheduler = (choice: Scheduler | string | undefined, folder: ModelFolder): Scheduler => {
-  if (choice !== undefined && typeof choice !== 'string') return checkScheduler(choice)
-  const config = { ...folder.scheduler.config, _class_name: folder.scheduler.className }
-  const make = (corrections: object): Scheduler =>
-    choice === undefined
-      ? createScheduler({ ...config, ...corrections })
-      : createScheduler(choice, { ...config, ...corrections })
-  const scheduler = make({})
-  const { className } = folder
-  const corrected = ['StableDiffusionPipeline', 'StableDiffusionImg2ImgPipeline', 'StableDiffusionInpaintPipeline']
-  if (!corrected.includes(className)) return scheduler
-  // As these pipelines of diffusers correct configs that are older than these fields.
-  const inpaint = className === 'StableDiffusionInpaintPipeline'
-  const { stepsOffset, clipSample, skipPrkSteps } = scheduler.config as {
-    stepsOffset?: number
-    clipSample?: boolean
-    skipPrkSteps?: boolean
-  }
-  const corrections = {
-    ...(stepsOffset !== undefined && stepsOffset !== 1 ? { steps_offset: 1 } : {}),
-    ...(clipSample && !inpaint ? { clip_sample: false } : {}),
-    ...(skipPrkSteps === false && inpaint ? { skip_prk_steps: true } : {})
-  }
-  return Object.keys(corrections).length ? make(corrections) : scheduler
 }
