@@ -1,6 +1,5 @@
 /** node-diffusion: Stable Diffusion for Node.js. */
-export type { LoadOptions } from './load-options.js'
-export { Pipeline, type StreamEvent, type TaskOptions } from './pipeline.js'
+export { Pipeline, type LoadOptions, type StreamEvent, type TaskOptions } from './pipeline.js'
 export type { CallLora, LoadedLora, LoadLoraOptions, LoraStrength } from './adapters/loras.js'
 export type { LoadTextualInversionOptions, TextualInversion } from './adapters/textual-inversion.js'
 export type { Task } from './tasks.js'

@@ -35,6 +35,8 @@ import { generate, type GenerationResult, type Txt2ImgModels } from './txt2img.j
 import { resolveOptions, type StepEvent, type Txt2ImgOptions } from './txt2img-options.js'
 import { integerIn, knownKeys, oneOf } from './validate.js'
 
+export type { LoadOptions } from './load-options.js'
+
 /** What `for await (const e of pipe.stream(…))` yields: the steps, and at the end the result. */
 export type StreamEvent =
   ({ readonly type: 'step' } & StepEvent) | { readonly type: 'result'; readonly result: GenerationResult }

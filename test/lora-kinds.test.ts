@@ -282,6 +282,12 @@ test('what does not fit is refused, naming the tensor', async () => {
     new RegExp(`expected shape \\[4, ${kk}\\] for tensor ${linear}\\.lora_down\\.weight.*received \\[4, ${kk + 1}\\]`)
   )
   await bad(
+    'family',
+    { [`${linear}.lora_up.weight`]: up, [`${linear}.lora_down.weight`]: values(random, 4, 2048) },
+    'ERR_ND_MODEL_FORMAT',
+    /received \[4, 2048\]; the file looks like one for SDXL/
+  )
+  await bad(
     'rank',
     { [`${linear}.lora_up.weight`]: values(random, kn, 5), [`${linear}.lora_down.weight`]: down },
     'ERR_ND_MODEL_FORMAT',

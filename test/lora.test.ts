@@ -1,5 +1,5 @@
 /** LoRA and its relatives: the references' pictures, every kind of file against what it does to a weight, and what is refused. */
-import { cpSync, mkdtempSync, renameSync, rmSync } from 'node:fs'
+import { copyFileSync, cpSync, mkdirSync, mkdtempSync, renameSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Pipeline, type Txt2ImgOptions } from 'node-diffusion'
@@ -11,6 +11,7 @@ import { fails } from './support/fails.js'
 import { numbers, plus, scaled, values } from './support/lora.js'
 import { reference } from './support/paths.js'
 import { TestFile, writeTensors, type Values } from './support/safetensors.js'
+import { writeTinySingleFile } from './support/single-file.js'
 
 const test = suite('lora')
 const folder = mkdtempSync(join(tmpdir(), 'nd-lora-'))
@@ -182,6 +183,49 @@ test('SDXL: both text encoders, and the original layout’s block names', async 
   assert.ok(same(await run(), plain))
   await fails(() => xl.loadLora(lora('kohya')), 'ERR_ND_MODEL_FORMAT', /tensor lora_\w+\.\w+/)
   await xl.dispose()
+})
+
+test('a checkpoint in the original layout takes the same LoRA: fused and transposed tensors', async () => {
+  const path = join(folder, 'sd2.safetensors')
+  writeTinySingleFile('sd2', path)
+  const text = new TestFile(reference('models', 'tiny-sd2', 'text_encoder', 'model.safetensors'))
+  const random = numbers(13)
+  const tensors: Record<string, Values> = {}
+  for (const module of ['self_attn.k_proj', 'self_attn.out_proj', 'mlp.fc2']) {
+    const [rows, columns] = text.get(`text_model.encoder.layers.1.${module}.weight`).shape as [number, number]
+    const key = `lora_te_text_model_encoder_layers_1_${module.replaceAll('.', '_')}`
+    tensors[`${key}.lora_up.weight`] = values(random, rows, 2)
+    tensors[`${key}.lora_down.weight`] = values(random, 2, columns)
+  }
+  const file = write('openclip', tensors)
+  const results: Float32Array[] = []
+  const config = reference('models', 'tiny-sd2')
+  for (const load of [
+    (): Promise<Pipeline> => Pipeline.fromPretrained(config),
+    () => Pipeline.fromPretrained(path, { config })
+  ]) {
+    const own = await load()
+    const encode = async (): Promise<Float32Array> => {
+      const { ids } = own.tokenizer.encode('a red house')
+      return (await own.textEncoder.encode(ids)).hiddenStates[2]!.data
+    }
+    const plain = await encode()
+    await own.loadLora(file)
+    results.push(await encode())
+    assert.ok(relativeError(results.at(-1)!, plain) > 1e-3)
+    await own.dispose()
+  }
+  assert.ok(same(results[0]!, results[1]!))
+})
+
+test('a folder as diffusers saves it', async () => {
+  const saved = join(folder, 'saved')
+  mkdirSync(saved)
+  copyFileSync(lora('peft'), join(saved, 'pytorch_lora_weights.safetensors'))
+  await pipe.loadLora(saved, { strength: 0.5 })
+  assert.is(pipe.loras[0]!.name, 'saved')
+  await pipe.unloadLora()
+  await fails(() => pipe.loadLora(folder), 'ERR_ND_MODEL_NOT_FOUND', /pytorch_lora_weights/)
 })
 
 test('names and strengths are checked', async () => {

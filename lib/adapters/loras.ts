@@ -1,9 +1,11 @@
 /** A pipeline's LoRAs: loaded, given strengths, taken away, and those of a single call. */
-import { basename } from 'node:path'
+import { existsSync, statSync } from 'node:fs'
+import { basename, join } from 'node:path'
 import { native, translating, translatingSync, type NativeSession } from '../binding.js'
-import { invalidArgument, unsupported } from '../errors.js'
+import { DiffusionError, invalidArgument, unsupported } from '../errors.js'
+import { modelNotFound } from '../models/files.js'
 import { finite, knownKeys } from '../validate.js'
-import { readLoraChanges } from './lora-file.js'
+import { familyOf, readLoraChanges } from './lora-file.js'
 import { ModuleNames, type AdaptableComponent } from './module-names.js'
 import { loraTag, parseLoraTags, type LoraTag } from './prompt-tags.js'
 
@@ -53,8 +55,11 @@ const strengths = (o: { strength?: number; textEncoderStrength?: number }) => {
   return { strength, textEncoderStrength: finite('textEncoderStrength', o.textEncoderStrength ?? strength) }
 }
 
-/** Refuses what cannot hold an adapter, with the remedy. @param what "LoRA" */
-export const checkAdapterPath = (path: unknown, what: string): string => {
+/**
+ * The file of an adapter: itself, or in a folder the one that diffusers saves. Refuses pickles, with the remedy.
+ * @param what "LoRA"
+ */
+export const adapterFile = (path: unknown, what: string, saved: string): string => {
   if (typeof path !== 'string' || path === '')
     throw invalidArgument('path', `the path of a ${what}'s .safetensors file`, path)
   if (/\.(ckpt|pt|pth|bin)$/i.test(path))
@@ -62,8 +67,15 @@ export const checkAdapterPath = (path: unknown, what: string): string => {
       `${path}: pickled ${what} files can run code and are not loaded; convert it to safetensors ` +
         '(in Python: safetensors.torch.save_file(torch.load(path, weights_only=True), "out.safetensors")), or download its .safetensors version'
     )
-  return path
+  if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) return path
+  const file = join(path, saved)
+  if (existsSync(file)) return file
+  throw modelNotFound(
+    `${path}: expected a ${what}'s file, or ${saved} in this folder, but there is none; give the file's path`
+  )
 }
+
+const savedLora = 'pytorch_lora_weights.safetensors'
 
 const nameOf = (path: string, given: string | undefined): string => {
   const name = given ?? basename(path).replace(/\.safetensors$/i, '')
@@ -112,12 +124,12 @@ export class Loras {
   load(path: string, options: LoadLoraOptions = {}): Promise<void> {
     return this.inOrder(async () => {
       knownKeys('loadLora', options, ['name', 'strength', 'textEncoderStrength'])
-      checkAdapterPath(path, 'LoRA')
+      const file = adapterFile(path, 'LoRA', savedLora)
       const name = nameOf(path, options.name)
       const given = strengths(options)
       if (this.entries.some((e) => e.name === name))
         throw invalidArgument('name', 'a name that no loaded LoRA has (unload it first, or give another name)', name)
-      const id = await this.add(path)
+      const id = await this.add(file)
       try {
         await this.change([...this.entries, { id, name, path, ...given }])
       } catch (error) {
@@ -191,8 +203,8 @@ export class Loras {
     knownKeys('loras', one, ['name', 'path', 'strength', 'textEncoderStrength'])
     if (!('path' in one)) return { ...this.find(one.name), ...strengths(one) }
     if ('name' in one) throw invalidArgument('loras', 'a name or a path, and not both', one.path)
-    const path = checkAdapterPath(one.path, 'LoRA')
-    return { id: 0, path, name: nameOf(path, undefined), ...strengths(one) }
+    const path = adapterFile(one.path, 'LoRA', savedLora)
+    return { id: 0, path, name: nameOf(one.path, undefined), ...strengths(one) }
   }
 
   /** Tags count where prompts have AUTOMATIC1111's syntax; every prompt of a batch must ask for the same. */
@@ -246,7 +258,13 @@ export class Loras {
     const header = translatingSync(() => native().readHeader(path))
     const changes = readLoraChanges(path, header, this.names)
     const id = this.nextId++
-    await translating(this.session().addAdapter(id, path, changes))
+    try {
+      await translating(this.session().addAdapter(id, path, changes))
+    } catch (error) {
+      const family = familyOf(header)
+      if (!(error instanceof DiffusionError) || error.code !== 'ERR_ND_MODEL_FORMAT' || !family) throw error
+      throw new DiffusionError(error.code, `${error.message}; the file looks like one for ${family}`, { cause: error })
+    }
     return id
   }
 

@@ -7,7 +7,7 @@ import type { AddedToken } from '../tokenizer/added-tokens.js'
 import { ClipTokenizer } from '../tokenizer/clip-tokenizer.js'
 import type { Tokenizer } from '../tokenizer/tokenizer.js'
 import { knownKeys } from '../validate.js'
-import { checkAdapterPath } from './loras.js'
+import { adapterFile } from './loras.js'
 
 export interface LoadTextualInversionOptions {
   /** The word that stands for it in prompts; default: the one in the file, or the file's name without its extension. */
@@ -120,13 +120,13 @@ export class TextualInversions {
   load(path: string, options: LoadTextualInversionOptions = {}): Promise<void> {
     return this.inOrder(async () => {
       knownKeys('loadTextualInversion', options, ['token'])
-      checkAdapterPath(path, 'textual inversion')
+      const source = adapterFile(path, 'textual inversion', 'learned_embeds.safetensors')
       if (this.encoders.length === 0)
         throw unsupported(
           "Expected a model with a text encoder of CLIP's kind for a textual inversion but this one has none"
         )
-      const file = readFile(path, this.encoders)
-      const vectors = checkShapes(path, file.tensors, this.encoders)
+      const file = readFile(source, this.encoders)
+      const vectors = checkShapes(source, file.tensors, this.encoders)
       const token = options.token ?? file.token ?? basename(path).replace(/\.safetensors$/i, '')
       if (typeof token !== 'string' || token.trim() === '') throw invalidArgument('token', 'a word', token)
       for (const name of wordsOf(token, vectors))
