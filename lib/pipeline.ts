@@ -11,6 +11,7 @@ import { checkScheduler, chooseScheduler } from './choose-scheduler.js'
 import { disposedError, TextEncoder, UNet, Vae } from './components.js'
 import { DiffusionError, invalidArgument, unsupported } from './errors.js'
 import { addNoise, type AddNoiseOptions, type AddNoiseResult } from './forward-diffusion.js'
+import { paintTwice } from './hires.js'
 import { knownLoadOptions, type LoadOptions } from './load-options.js'
 import type { Component, ModelFolder, TextComponent } from './models/folder.js'
 import { readModel } from './models/model.js'
@@ -19,6 +20,7 @@ import type { CheckpointReader } from './models/single-file/checkpoint.js'
 import { loadTokenizer } from './models/tokenizer-source.js'
 import { vaeFactor } from './models/vae.js'
 import type { ComponentWeights } from './models/weights.js'
+import { outpaintOptions, type OutpaintOptions } from './outpaint.js'
 import { createScheduler, Scheduler } from './schedulers/index.js'
 import {
   resolveEdit,
@@ -180,7 +182,10 @@ export class Pipeline {
 
   /** Text to image. @throws DiffusionError; signal.reason when aborted; what onStep throws */
   async txt2img(options: Txt2ImgOptions): Promise<GenerationResult> {
-    return this.call('txt2img', options, async (o, models) => generate(resolveOptions(o, models), models))
+    return this.call('txt2img', options, async (given, models) => {
+      const o = resolveOptions(given, models)
+      return o.hires ? paintTwice(o, o.hires, models) : generate(o, models)
+    })
   }
 
   /** A picture painted anew, as far as `strength` says. @throws as txt2img */
@@ -197,6 +202,12 @@ export class Pipeline {
       const call = await resolveInpaint(o, models)
       return generate(call.options, models, call.picture)
     })
+  }
+
+  /** A picture carried on beyond its edges. @throws as txt2img */
+  async outpaint(options: OutpaintOptions): Promise<GenerationResult> {
+    this.checkTask('inpaint', options)
+    return this.inpaint(await outpaintOptions(options, Math.max(8, this.vae.factor)))
   }
 
   /** A picture changed as the prompt tells to (InstructPix2Pix models). @throws as txt2img */
@@ -336,15 +347,19 @@ export class Pipeline {
   }
 
   /** Checks what comes before the options: a live pipeline, a model for the task, a real scheduler. */
+  private checkTask(task: Task, options: { scheduler?: Scheduler | string } | undefined): void {
+    this.session()
+    if (!this.tasks.includes(task)) throw taskError(task, this.tasks, this.folder)
+    const scheduler = options?.scheduler
+    if (scheduler !== undefined && typeof scheduler !== 'string') checkScheduler(scheduler)
+  }
+
   private modelsFor(
     task: Task,
     options: { scheduler?: Scheduler | string } | undefined,
     adapters: CallAdapters
   ): Txt2ImgModels {
-    this.session()
-    if (!this.tasks.includes(task)) throw taskError(task, this.tasks, this.folder)
-    const scheduler = options?.scheduler
-    if (scheduler !== undefined && typeof scheduler !== 'string') checkScheduler(scheduler)
+    this.checkTask(task, options)
     return this.models(adapters)
   }
 
