@@ -8,6 +8,14 @@ import {
 } from './adapters/textual-inversion.js'
 import { native, translating, translatingSync, type NativeSession } from './binding.js'
 import { checkScheduler, chooseScheduler } from './choose-scheduler.js'
+import { ControlModels, type ControlNet, type LoadControlOptions, type T2iAdapter } from './control.js'
+import {
+  controlSize,
+  mentionsControl,
+  resolveControls,
+  type ControlOptions,
+  type ResolvedControls
+} from './control-options.js'
 import { disposedError, TextEncoder, UNet, Vae } from './components.js'
 import { DiffusionError, invalidArgument, unsupported } from './errors.js'
 import { addNoise, type AddNoiseOptions, type AddNoiseResult } from './forward-diffusion.js'
@@ -34,7 +42,7 @@ import { resolveSource } from './source.js'
 import { paintedChannels, taskError, tasks, tasksOf, unetChannelsError, type Task } from './tasks.js'
 import type { Tokenizer } from './tokenizer/tokenizer.js'
 import { generate, type GenerationResult, type Txt2ImgModels } from './txt2img.js'
-import { resolveOptions, type StepEvent, type Txt2ImgOptions } from './txt2img-options.js'
+import { resolveOptions, type ResolvedOptions, type StepEvent, type Txt2ImgOptions } from './txt2img-options.js'
 import { integerIn, knownKeys, oneOf } from './validate.js'
 
 export type { LoadOptions } from './load-options.js'
@@ -71,6 +79,7 @@ export class Pipeline {
   private readonly autoencoder: Vae | undefined
   private readonly loraFiles: Loras
   private readonly inversions: TextualInversions
+  private readonly controls: ControlModels
   private current: Scheduler
   private disposed: Promise<void> | undefined
 
@@ -104,6 +113,9 @@ export class Pipeline {
         vaeFactor(vae)
       )
     this.current = scheduler
+    const unet = folder.unet.config
+    const controlled = vae && { unet, latentChannels: vae.latentChannels, factor: vaeFactor(vae) }
+    this.controls = new ControlModels(owner, controlled, readHeader)
   }
 
   /**
@@ -183,24 +195,28 @@ export class Pipeline {
   /** Text to image. @throws DiffusionError; signal.reason when aborted; what onStep throws */
   async txt2img(options: Txt2ImgOptions): Promise<GenerationResult> {
     return this.call('txt2img', options, async (given, models) => {
-      const o = resolveOptions(given, models)
-      return o.hires ? paintTwice(o, o.hires, models) : generate(o, models)
+      const run = (o: ResolvedOptions, controls?: ResolvedControls): Promise<GenerationResult> =>
+        o.hires ? paintTwice(o, o.hires, models, controls) : generate(o, models, undefined, controls)
+      if (!mentionsControl(given)) return run(resolveOptions(given, models))
+      const controls = await this.controlsFor('txt2img', given, models)
+      const size = controls && controlSize(controls)
+      return run(resolveOptions(given, size ? { ...models, defaultSize: size } : models), controls)
     })
   }
 
   /** A picture painted anew, as far as `strength` says. @throws as txt2img */
   async img2img(options: Img2ImgOptions): Promise<GenerationResult> {
     return this.call('img2img', options, async (o, models) => {
-      const call = await resolveImg2Img(o, models)
-      return generate(call.options, models, call.picture)
+      const [call, controls] = await Promise.all([resolveImg2Img(o, models), this.controlsFor('img2img', o, models)])
+      return generate(call.options, models, call.picture, controls)
     })
   }
 
   /** The part of a picture that `mask` shows, painted anew. @throws as txt2img */
   async inpaint(options: InpaintOptions): Promise<GenerationResult> {
     return this.call('inpaint', options, async (o, models) => {
-      const call = await resolveInpaint(o, models)
-      return generate(call.options, models, call.picture)
+      const [call, controls] = await Promise.all([resolveInpaint(o, models), this.controlsFor('inpaint', o, models)])
+      return generate(call.options, models, call.picture, controls)
     })
   }
 
@@ -300,6 +316,38 @@ export class Pipeline {
     }
   }
 
+  /** The loaded ControlNets and T2I-Adapters, in the order of loading. */
+  get controlNets(): readonly ControlNet[] {
+    return this.controls.controlNets
+  }
+  get t2iAdapters(): readonly T2iAdapter[] {
+    return this.controls.t2iAdapters
+  }
+
+  /**
+   * Loads a ControlNet beside the model, for the option controlImage: a diffusers folder, or one .safetensors file in the
+   * original layout or with diffusers' names. The model itself stays as it is.
+   * @throws DiffusionError as fromPretrained; ERR_ND_MODEL_FORMAT where it does not fit the model, naming what differs
+   */
+  loadControlNet(source: string, options: LoadControlOptions = {}): Promise<ControlNet> {
+    return this.controls.loadControlNet(source, options)
+  }
+
+  /** Frees one ControlNet, or all, once the calls before have run. */
+  async unloadControlNet(name?: string): Promise<void> {
+    return this.controls.unloadControlNet(name)
+  }
+
+  /** The same for a T2I-Adapter, for the option adapterImage. @throws as loadControlNet */
+  loadT2iAdapter(source: string, options: LoadControlOptions = {}): Promise<T2iAdapter> {
+    return this.controls.loadT2iAdapter(source, options)
+  }
+
+  /** Frees one T2I-Adapter, or all, once the calls before have run. */
+  async unloadT2iAdapter(name?: string): Promise<void> {
+    return this.controls.unloadT2iAdapter(name)
+  }
+
   /**
    * The forward process: a picture encoded, noised to several timesteps and decoded, to be looked at. Works with every
    * model.
@@ -344,6 +392,18 @@ export class Pipeline {
     run: (options: O, models: Txt2ImgModels) => Promise<GenerationResult>
   ): Promise<GenerationResult> {
     return this.loraFiles.during(options, (o, adapters) => run(o, this.modelsFor(task, o, adapters)))
+  }
+
+  /** Without a word about ControlNets or adapters there is nothing to wait for. */
+  private async controlsFor(
+    task: 'txt2img' | 'img2img' | 'inpaint',
+    options: ControlOptions,
+    models: Txt2ImgModels
+  ): Promise<ResolvedControls | undefined> {
+    if (!mentionsControl(options)) return undefined
+    const controls = await resolveControls(options, this.controls, models, task)
+    this.session() // disposed of meanwhile?
+    return controls.controls.length ? controls : undefined
   }
 
   /** Checks what comes before the options: a live pipeline, a model for the task, a real scheduler. */
