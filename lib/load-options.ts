@@ -10,8 +10,10 @@ export interface LoadOptions {
   threads?: number
   /** Instead of the model's own: an instance, a diffusers class name or an AUTOMATIC1111 label. */
   scheduler?: Scheduler | string
-  /** Another AutoencoderKL: a folder, or a .safetensors file in the original layout. */
+  /** Another AutoencoderKL or AutoencoderTiny (TAESD): a folder, or a .safetensors file in the original layout. */
   vae?: string
+  /** An autoencoder for previews alone, small and fast: as `vae`. See loadPreviewVae. */
+  previewVae?: string
   /** Single files: a diffusers folder with the configurations and tokenizers to use; its weights are not read. */
   config?: string
   /** What the UNet predicts, where the model does not say it (single files of Stable Diffusion 2) or says it wrongly. */
@@ -40,6 +42,7 @@ export const knownLoadOptions: readonly (keyof LoadOptions)[] = [
   'threads',
   'scheduler',
   'vae',
+  'previewVae',
   'config',
   'predictionType',
   'variant',
