@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "engine/conditioning.h"
+#include "engine/control.h"
 #include "engine/denoise.h"
-#include "engine/models/unet.h"
 #include "engine/models/vae.h"
 #include "engine/picture-input.h"
 
@@ -22,6 +22,7 @@ struct Models {
   std::unique_ptr<UNet> unet;
   std::unique_ptr<Vae> vae;
   LatentScaling scaling;
+  ControlModels controls;
 };
 
 struct GenerateJob {
@@ -37,6 +38,8 @@ struct GenerateJob {
   NoiseKind noise = NoiseKind::Cpu;
   std::vector<float> latents;           // [B, C, h, w] before scaling by initNoiseSigma; empty: drawn
   std::optional<PictureInput> picture;  // img2img, inpainting, editing
+  std::vector<ControlInput> controls;   // ControlNets and T2I-Adapters, as the rows' controlScales count them
+  bool guess = false;                   // ControlNets see the branch with the prompt alone
   Variation variation;                  // of the initial noise
   bool tileX = false, tileY = false;    // every convolution of UNet and autoencoder goes round
   bool decode = true;                   // else only latents come back
