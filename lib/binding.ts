@@ -4,9 +4,11 @@ import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { DiffusionError } from './errors.js'
+import type { FreeU } from './free-u.js'
 import type { TensorView } from './models/weights.js'
 import type { StepPlan } from './step-plan.js'
 import type { Tensor } from './tensor.js'
+import type { VaeTiling } from './vae-tiling.js'
 
 /** engine/generate.h GenerateJob, field by field. */
 export interface NativeGenerateJob {
@@ -57,8 +59,28 @@ export interface NativeGenerateJob {
   guess?: boolean | undefined
   /** engine/variation.h Variation. */
   variation?: { subseeds: bigint[]; strength: number; fromHeight: number; fromWidth: number } | undefined
+  /** engine/models/free-u.h FreeU. */
+  freeU?: FreeU | undefined
   tileX: boolean
   tileY: boolean
+  decode: boolean
+  stepLatents: boolean
+  previewEvery: number
+  /** Previews by the pipeline's own autoencoder, also where there is one for previews. */
+  fullPreview?: boolean | undefined
+  vaeTiling?: VaeTiling | undefined
+  attentionMaps?: boolean | undefined
+}
+
+/** engine/unconditional.h UnconditionalJob. */
+export interface NativeUnconditionalJob {
+  batch: number
+  height: number
+  width: number
+  plan: StepPlan
+  seeds: bigint[]
+  rng: 'cpu' | 'cuda'
+  latents?: Float32Array | undefined
   decode: boolean
   stepLatents: boolean
   previewEvery: number
@@ -104,6 +126,8 @@ export interface NativeResult {
   pixels: Uint8Array
   width: number
   height: number
+  /** [images, tokens, h, w], where asked for. */
+  attention?: Tensor
   timings: { text: number; encode: number; denoise: number; decode: number }
 }
 
@@ -115,9 +139,11 @@ export interface NativeTextOutput {
   projected?: Tensor
 }
 
+export type NativeComponent = 'textEncoder' | 'unet' | 'vae' | 'previewVae' | 'unconditional'
+
 export interface NativeSession {
   load(
-    component: 'textEncoder' | 'unet' | 'vae',
+    component: NativeComponent,
     config: object,
     files: readonly string[],
     tensors: readonly (readonly [name: string, file: number, stored: string, view?: TensorView | undefined])[]
@@ -134,8 +160,8 @@ export interface NativeSession {
     adapterMaps?: readonly Tensor[] | undefined
     blocks: boolean
   }): Promise<{ sample: Tensor; blocks?: Record<string, Tensor> }>
-  vaeEncode(picture: Tensor): Promise<Tensor>
-  vaeDecode(latents: Tensor): Promise<Tensor>
+  vaeEncode(picture: Tensor, tiling?: VaeTiling): Promise<Tensor>
+  vaeDecode(latents: Tensor, tiling?: VaeTiling): Promise<Tensor>
   loadControl(
     kind: 'controlnet' | 't2iAdapter',
     id: number,
@@ -167,6 +193,12 @@ export interface NativeSession {
     job: NativeGenerateJob,
     onStep?: (event: NativeStepEvent) => void
   ): { promise: Promise<NativeResult>; abort(): void }
+  unconditional(
+    job: NativeUnconditionalJob,
+    onStep?: (event: NativeStepEvent) => void
+  ): { promise: Promise<NativeResult>; abort(): void }
+  /** One evaluation of UNet2DModel; one timestep for all, or one per sample. */
+  predictUnconditional(sample: Tensor, timesteps: Float32Array): Promise<Tensor>
   unload(): Promise<void>
   /** Time per operation since the last call; `on` starts or stops measuring. */
   profile(on: boolean): Promise<{ operation: string; seconds: number; flops: number; calls: number }[]>

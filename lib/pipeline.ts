@@ -1,5 +1,5 @@
 import { basename } from 'node:path'
-import { native, translating, translatingSync, type NativeSession } from './binding.js'
+import { native, translating, translatingSync, type NativeComponent, type NativeSession } from './binding.js'
 import { ControlModels, type ControlNet, type LoadControlOptions, type T2iAdapter } from './control.js'
 import {
   controlSize,
@@ -12,12 +12,19 @@ import { disposedError, TextEncoder, UNet, Vae } from './components.js'
 import { DiffusionError, invalidArgument, unsupported } from './errors.js'
 import { addNoise, type AddNoiseOptions, type AddNoiseResult } from './forward-diffusion.js'
 import { paintTwice } from './hires.js'
-import type { Component, ModelFolder, TextComponent } from './models/folder.js'
-import { readModel } from './models/model.js'
+import {
+  isUnconditional,
+  type Component,
+  type ModelFolder,
+  type TextComponent,
+  type UnconditionalFolder
+} from './models/folder.js'
+import { checkSameLatents, pixelsPerLatent, traitsOf } from './models/autoencoder.js'
+import { readModel, readVae } from './models/model.js'
 import { isSdxl, partsOf } from './models/pipeline-classes.js'
+import { isUNet2d } from './models/unet2d.js'
 import type { CheckpointReader } from './models/single-file/checkpoint.js'
 import { loadTokenizer } from './models/tokenizer-source.js'
-import { vaeFactor } from './models/vae.js'
 import type { ComponentWeights } from './models/weights.js'
 import { outpaintOptions, type OutpaintOptions } from './outpaint.js'
 import { createScheduler, Scheduler } from './schedulers/index.js'
@@ -33,8 +40,10 @@ import { checkScheduler, chooseScheduler } from './pipeline-scheduler.js'
 import { resolveSource } from './source.js'
 import { paintedChannels, taskError, tasks, tasksOf, unetChannelsError, type Task } from './tasks.js'
 import type { Tokenizer } from './tokenizer/tokenizer.js'
+import { streamCall, type StreamEvent } from './stream.js'
 import { generate, type GenerationResult, type Txt2ImgModels } from './txt2img.js'
-import { resolveOptions, type ResolvedOptions, type StepEvent, type Txt2ImgOptions } from './txt2img-options.js'
+import { unconditional, type UnconditionalOptions } from './unconditional.js'
+import { resolveOptions, type ResolvedOptions, type Txt2ImgOptions } from './txt2img-options.js'
 import { integerIn, knownKeys, oneOf } from './validate.js'
 
 export interface LoadOptions {
@@ -46,8 +55,10 @@ export interface LoadOptions {
   threads?: number
   /** Instead of the model's own: an instance, a diffusers class name or an AUTOMATIC1111 label. */
   scheduler?: Scheduler | string
-  /** Another AutoencoderKL: a folder, or a .safetensors file in the original layout. */
+  /** Another AutoencoderKL or AutoencoderTiny (TAESD): a folder, or a .safetensors file in the original layout. */
   vae?: string
+  /** An autoencoder for previews alone, small and fast: as `vae`. See loadPreviewVae. */
+  previewVae?: string
   /** Single files: a diffusers folder with the configurations and tokenizers to use; its weights are not read. */
   config?: string
   /** What the UNet predicts, where the model does not say it (single files of Stable Diffusion 2) or says it wrongly. */
@@ -76,6 +87,7 @@ const known: readonly (keyof LoadOptions)[] = [
   'threads',
   'scheduler',
   'vae',
+  'previewVae',
   'config',
   'predictionType',
   'variant',
@@ -88,16 +100,13 @@ const known: readonly (keyof LoadOptions)[] = [
   'sha256'
 ]
 
-/** What `for await (const e of pipe.stream(…))` yields: the steps, and at the end the result. */
-export type StreamEvent =
-  ({ readonly type: 'step' } & StepEvent) | { readonly type: 'result'; readonly result: GenerationResult }
-
 /** Every task's options. */
 export interface TaskOptions {
   txt2img: Txt2ImgOptions
   img2img: Img2ImgOptions
   inpaint: InpaintOptions
   edit: EditOptions
+  unconditional: UnconditionalOptions
 }
 
 /**
@@ -113,21 +122,21 @@ export class Pipeline {
   readonly warnings: readonly string[]
   /** What this model can do: the methods of these names work, the others reject. */
   readonly tasks: readonly Task[]
-  readonly tokenizer: Tokenizer
   readonly tokenizer2: Tokenizer | undefined
-  readonly textEncoder: TextEncoder
   /** SDXL's second one. */
   readonly textEncoder2: TextEncoder | undefined
   readonly unet: UNet
+  private readonly firstEncoder: TextEncoder | undefined
   private readonly autoencoder: Vae | undefined
   private readonly controls: ControlModels
   private current: Scheduler
+  private hasPreviewVae = false
   private disposed: Promise<void> | undefined
 
   private constructor(
     private readonly native: NativeSession,
-    private readonly folder: ModelFolder,
-    tokenizers: readonly Tokenizer[],
+    private readonly folder: ModelFolder | UnconditionalFolder,
+    private readonly tokenizers: readonly Tokenizer[],
     choice: { device: string; reason: string },
     scheduler: Scheduler,
     private readonly name: string
@@ -140,22 +149,16 @@ export class Pipeline {
     this.deviceReason = choice.reason
     this.warnings = [...folder.warnings, ...scheduler.warnings]
     this.tasks = tasksOf(folder)
-    this.tokenizer = tokenizers[0]!
     this.tokenizer2 = tokenizers[1]
-    this.textEncoder = encoders[0]!
+    this.firstEncoder = encoders[0]
     this.textEncoder2 = encoders[1]
-    this.unet = new UNet(owner, { ...folder.unet.config }, folder.unet.config.inChannels)
+    this.unet = new UNet(owner, { ...folder.unet.config }, folder.unet.config.inChannels, !isUnconditional(folder))
     const vae = folder.vae?.config
-    if (vae)
-      this.autoencoder = new Vae(
-        owner,
-        { ...vae },
-        { picture: vae.inChannels, latent: vae.latentChannels },
-        vaeFactor(vae)
-      )
+    if (vae) this.autoencoder = new Vae(owner, vae)
     this.current = scheduler
     const unet = folder.unet.config
-    const controlled = vae && { unet, latentChannels: vae.latentChannels, factor: vaeFactor(vae) }
+    const controlled =
+      vae && !isUNet2d(unet) ? { unet, latentChannels: vae.latentChannels, factor: pixelsPerLatent(vae) } : undefined
     this.controls = new ControlModels(owner, controlled, readHeader)
   }
 
@@ -191,13 +194,13 @@ export class Pipeline {
     ].flatMap(([encoder, tokenizer]) => (encoder && tokenizer ? [loadTokenizer(encoder.kind, tokenizer)] : []))
 
     const session = translatingSync(() => new (native().Session)({ device: choice.device, threads }))
-    const parts: [kind: 'textEncoder' | 'unet' | 'vae', component: Component<object>][] = [
+    const parts: [kind: NativeComponent, component: Component<object>][] = [
       ...loadedEncoders(folder).map(
         ({ kind, ...e }) =>
-          ['textEncoder', { ...e, config: { kind, ...e.config } }] as ['textEncoder', Component<object>]
+          ['textEncoder', { ...e, config: { kind, ...e.config } }] as [NativeComponent, Component<object>]
       ),
-      ['unet', folder.unet],
-      ...(folder.vae ? [['vae', folder.vae] as ['vae', Component<object>]] : [])
+      [isUnconditional(folder) ? 'unconditional' : 'unet', folder.unet],
+      ...(folder.vae ? [['vae', folder.vae] as [NativeComponent, Component<object>]] : [])
     ]
     try {
       for (const [i, [kind, component]] of parts.entries()) {
@@ -209,7 +212,39 @@ export class Pipeline {
       await session.unload()
       throw error
     }
-    return new Pipeline(session, folder, tokenizers, choice, scheduler, basename(source, '.safetensors'))
+    const pipe = new Pipeline(session, folder, tokenizers, choice, scheduler, basename(source, '.safetensors'))
+    if (options.previewVae !== undefined)
+      try {
+        await pipe.loadPreviewVae(options.previewVae)
+      } catch (error) {
+        await pipe.dispose()
+        throw error
+      }
+    return pipe
+  }
+
+  /**
+   * An autoencoder that decodes previews from now on (unless a call asks for `preview: { vae: 'own' }`), such as TAESD: a
+   * folder, or a file in the original layout. Replaces the one before.
+   * @throws DiffusionError ERR_ND_MODEL_NOT_FOUND, ERR_ND_MODEL_FORMAT (also where it is for other latents), ERR_ND_UNSUPPORTED
+   */
+  async loadPreviewVae(path: string): Promise<void> {
+    if (typeof path !== 'string' || path === '') throw invalidArgument('previewVae', 'a path', path)
+    const { folder } = this
+    if (!folder.vae) throw unsupported('Expected a model with an autoencoder but this one paints pixels')
+    const own = folder.vae.config
+    const preview = await readVae(path, traitsOf(own, isSdxl(folder.className)), readHeader)
+    checkSameLatents(own, preview.config, path)
+    await loadComponent(this.session(), 'previewVae', preview.config, preview.weights)
+    this.hasPreviewVae = true
+  }
+
+  /** @throws DiffusionError ERR_ND_UNSUPPORTED where the model knows no text; textEncoder too */
+  get tokenizer(): Tokenizer {
+    return this.tokenizers[0] ?? withoutText('tokenizer')
+  }
+  get textEncoder(): TextEncoder {
+    return this.firstEncoder ?? withoutText('text encoder')
   }
 
   /** @throws DiffusionError ERR_ND_UNSUPPORTED where the model paints pixels */
@@ -272,6 +307,19 @@ export class Pipeline {
     return generate(call.options, models, call.picture)
   }
 
+  /** Pictures from noise alone (DDPMPipeline and DDIMPipeline). @throws as txt2img */
+  async unconditional(options: UnconditionalOptions = {}): Promise<GenerationResult> {
+    this.checkTask('unconditional', options)
+    if (!isUnconditional(this.folder)) throw taskError('unconditional', this.tasks, this.folder)
+    return unconditional(options, {
+      session: this.native,
+      scheduler: this.current,
+      config: this.folder.unet.config,
+      defaultSteps: this.folder.className === 'DDIMPipeline' ? 50 : 1000,
+      name: this.name
+    })
+  }
+
   private run<T extends Task>(task: T, options: TaskOptions[T]): Promise<GenerationResult> {
     const call = this[task].bind(this) as (options: TaskOptions[T]) => Promise<GenerationResult>
     return call(options)
@@ -280,35 +328,7 @@ export class Pipeline {
   /** The same calls as an iterator over their steps; leaving the loop early ends the call. */
   async *stream<T extends Task>(task: T, options: TaskOptions[T]): AsyncGenerator<StreamEvent, void, undefined> {
     oneOf('task', task, tasks)
-    const queue: StreamEvent[] = []
-    let wake = (): void => {}
-    let failure: { error: unknown } | undefined
-    let done = false
-    const stop = new AbortController()
-    const signal = options.signal ? AbortSignal.any([options.signal, stop.signal]) : stop.signal
-    const onStep = (event: StepEvent): void => {
-      options.onStep?.(event)
-      queue.push({ type: 'step', ...event })
-      wake()
-    }
-    const run = this.run(task, { ...options, signal, onStep })
-      .then((result) => void queue.push({ type: 'result', result }))
-      .catch((error: unknown) => void (failure = { error }))
-      .finally(() => {
-        done = true
-        wake()
-      })
-    try {
-      for (;;) {
-        while (queue.length) yield queue.shift()!
-        if (failure) throw failure.error
-        if (done) return
-        await new Promise<void>((resolve) => (wake = resolve))
-      }
-    } finally {
-      stop.abort()
-      await run
-    }
+    yield* streamCall(options, (o) => this.run(task, { ...options, ...o }))
   }
 
   /** The loaded ControlNets and T2I-Adapters, in the order of loading. */
@@ -352,7 +372,7 @@ export class Pipeline {
     const session = this.session()
     const vae = this.folder.vae?.config
     if (!vae) throw unsupported('Expected a model with an autoencoder, whose latents are noised, but this one has none')
-    return addNoise(options, { session, scheduler: this.scheduler, vae, factor: vaeFactor(vae) })
+    return addNoise(options, { session, scheduler: this.scheduler, vae, factor: pixelsPerLatent(vae) })
   }
 
   /** Bytes held: laid-out weights, and the arena of activations. */
@@ -393,16 +413,20 @@ export class Pipeline {
   }
 
   /** Checks what comes before the options: a live pipeline, a model for the task, a real scheduler. */
-  private modelsFor(task: Task, options: { scheduler?: Scheduler | string } | undefined): Txt2ImgModels {
+  private checkTask(task: Task, options: { scheduler?: Scheduler | string } | undefined): void {
     this.session()
     if (!this.tasks.includes(task)) throw taskError(task, this.tasks, this.folder)
     const scheduler = options?.scheduler
     if (scheduler !== undefined && typeof scheduler !== 'string') checkScheduler(scheduler)
-    return this.models()
   }
 
-  private models(): Txt2ImgModels {
-    const { folder } = this
+  private modelsFor(task: Task, options: { scheduler?: Scheduler | string } | undefined): Txt2ImgModels {
+    this.checkTask(task, options)
+    if (isUnconditional(this.folder)) throw taskError(task, this.tasks, this.folder)
+    return this.models(this.folder)
+  }
+
+  private models(folder: ModelFolder): Txt2ImgModels {
     const unet = folder.unet.config
     const parts = partsOf(folder.className)
     const xl = isSdxl(folder.className)
@@ -419,6 +443,8 @@ export class Pipeline {
       defaultGuidanceScale: parts.guidanceScale ?? 7.5,
       guidedBelowOne: parts.guidedBelowOne ?? false,
       latentChannels,
+      autoencoder: folder.vae?.config,
+      hasPreviewVae: this.hasPreviewVae,
       extraChannels: unet.inChannels - latentChannels,
       aestheticScores: folder.requiresAestheticsScore,
       consistency: folder.className === 'LatentConsistencyModelPipeline',
@@ -431,14 +457,18 @@ export class Pipeline {
   }
 }
 
+const withoutText = (part: string): never => {
+  throw unsupported(`Expected a model with a ${part} but this one paints without text`)
+}
+
 const readHeader: CheckpointReader = (path) => translatingSync(() => native().readHeader(path))
 
-const loadedEncoders = (folder: ModelFolder): TextComponent[] =>
+const loadedEncoders = (folder: ModelFolder | UnconditionalFolder): TextComponent[] =>
   [folder.textEncoder, folder.textEncoder2].filter((e) => e !== null)
 
 const loadComponent = (
   session: NativeSession,
-  kind: 'textEncoder' | 'unet' | 'vae',
+  kind: NativeComponent,
   config: object,
   weights: ComponentWeights
 ): Promise<void> =>
