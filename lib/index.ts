@@ -6,6 +6,7 @@ export type { LoadTextualInversionOptions, TextualInversion } from './adapters/t
 export type { Task } from './tasks.js'
 export { Generator, type GenerationResult } from './txt2img.js'
 export type { AddNoiseOptions, AddNoiseResult } from './forward-diffusion.js'
+export type { FreeU } from './free-u.js'
 export type { HiresOptions, HiresUpscaler } from './hires-options.js'
 export type { OutpaintOptions } from './outpaint.js'
 export type { RepaintOptions } from './repaint-options.js'
