@@ -2,6 +2,7 @@
 export { Pipeline, type LoadOptions, type TaskOptions } from './pipeline.js'
 export type { StreamEvent } from './stream.js'
 export type { Task } from './tasks.js'
+export { heatOverlay, type AttentionMaps, type AttentionToken, type AttentionWord } from './attention-maps.js'
 export { Generator, type GenerationResult } from './txt2img.js'
 export type { AddNoiseOptions, AddNoiseResult } from './forward-diffusion.js'
 export type { HiresOptions, HiresUpscaler } from './hires-options.js'
