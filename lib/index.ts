@@ -1,10 +1,13 @@
 /** node-diffusion: Stable Diffusion for Node.js. */
 export { Pipeline, type LoadOptions, type TaskOptions } from './pipeline.js'
 export type { StreamEvent } from './stream.js'
+export type { CallLora, LoadedLora, LoadLoraOptions, LoraStrength } from './adapters/loras.js'
+export type { LoadTextualInversionOptions, TextualInversion } from './adapters/textual-inversion.js'
 export type { Task } from './tasks.js'
 export { heatOverlay, type AttentionMaps, type AttentionToken, type AttentionWord } from './attention-maps.js'
 export { Generator, type GenerationResult } from './txt2img.js'
 export type { AddNoiseOptions, AddNoiseResult } from './forward-diffusion.js'
+export type { FreeU } from './free-u.js'
 export type { HiresOptions, HiresUpscaler } from './hires-options.js'
 export type { OutpaintOptions } from './outpaint.js'
 export type { RepaintOptions } from './repaint-options.js'

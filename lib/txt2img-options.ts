@@ -1,8 +1,10 @@
 /** The options of txt2img: their meaning, defaults and checks. */
+import type { CallLora } from './adapters/loras.js'
 import { controlOptionNames, type ControlOptions } from './control-options.js'
 import { invalidArgument } from './errors.js'
 import type { DiffusionImage } from './image.js'
 import type { Scheduler } from './schedulers/index.js'
+import { checkFreeU, type FreeU } from './free-u.js'
 import { resolveHires, type HiresOptions, type ResolvedHires } from './hires-options.js'
 import type { Tensor } from './tensor.js'
 import type { VaeTilingOption } from './vae-tiling.js'
@@ -55,6 +57,11 @@ export interface Txt2ImgOptions extends VariationOptions, ControlOptions {
   negativePooledPromptEmbeds?: Tensor
   /** AUTOMATIC1111's prompt syntax and prompts of any length; default false: diffusers cuts at 77 tokens. */
   promptWeighting?: boolean
+  /**
+   * For this call, instead of the pipeline's: names of loaded LoRAs (strength 1), `{ name, strength }`, or `{ path, strength }`,
+   * a file that is loaded for this call alone. With promptWeighting, `<lora:name:0.8>` in the prompt does the same on top.
+   */
+  loras?: readonly CallLora[]
   /** SDXL's size conditions, [height, width] or [top, left] in pixels; default the picture's size and 0, 0. */
   originalSize?: readonly [number, number]
   cropsCoordsTopLeft?: readonly [number, number]
@@ -64,6 +71,8 @@ export interface Txt2ImgOptions extends VariationOptions, ControlOptions {
   negativeTargetSize?: readonly [number, number]
   /** SDXL: stop at this share (between 0 and 1) of the denoising, for a refiner to go on. */
   denoisingEnd?: number
+  /** How the UNet's up blocks weigh backbone and skips; default as trained. */
+  freeU?: FreeU
   /** A second pass at a larger size (AUTOMATIC1111's hires fix). */
   hires?: HiresOptions
   /** 'image' (default), or 'latent': only latents, no decoding. */
@@ -147,6 +156,7 @@ const known: readonly (keyof Txt2ImgOptions)[] = [
   'promptEmbeds',
   'negativePromptEmbeds',
   'promptWeighting',
+  'loras',
   'outputType',
   'signal',
   'preview',
@@ -155,6 +165,7 @@ const known: readonly (keyof Txt2ImgOptions)[] = [
   'stepLatents',
   'attentionMaps',
   'onStep',
+  'freeU',
   ...controlOptionNames,
   'hires',
   ...variationNames,
@@ -282,6 +293,7 @@ export const resolveOptions = (
   if (o.signal !== undefined && !(o.signal instanceof AbortSignal))
     throw invalidArgument('signal', 'an AbortSignal', o.signal)
   if (o.onStep !== undefined && typeof o.onStep !== 'function') throw invalidArgument('onStep', 'a function', o.onStep)
+  checkFreeU(o.freeU)
   if (o.vaeSlicing !== undefined) bool('vaeSlicing', o.vaeSlicing)
   if (o.eta !== undefined) finite('eta', o.eta, 0, 1)
   if (o.clipSkip !== undefined) integerIn('clipSkip', o.clipSkip, 0, 100)

@@ -1,5 +1,6 @@
 /** One call of any task: options → plan and conditions → native job → pictures. */
-import { native, version, type NativeGenerateJob, type NativeSession } from './binding.js'
+import { native, version, type NativeGenerateJob } from './binding.js'
+import type { CallAdapters } from './adapters/loras.js'
 import { attentionMaps, attentionPrompts, type AttentionMaps } from './attention-maps.js'
 import { controlInputs, controlParameters, withControlScales, type ResolvedControls } from './control-options.js'
 import { guidanceEmbedding, pictureTimeIds, promptInput, timeIds, type TextTraits } from './conditions.js'
@@ -45,7 +46,7 @@ export interface GenerationResult {
 
 /** What a call needs of its pipeline. */
 export interface Txt2ImgModels extends PictureTraits, TextTraits, PlanTraits {
-  readonly session: NativeSession
+  readonly adapters: CallAdapters
   readonly scheduler: Scheduler
   /** Undefined where the model paints pixels. */
   readonly autoencoder: AutoencoderConfig | undefined
@@ -103,6 +104,7 @@ export const generate = async (
     rng: o.rng,
     latents: o.latents?.data,
     picture: input,
+    freeU: o.freeU,
     ...(controls ? controlInputs(controls, o) : {}),
     ...nativeVariation(o.variation, models.factor),
     decode: o.outputType === 'image',
@@ -116,7 +118,7 @@ export const generate = async (
   const words = o.attentionMaps ? attentionPrompts(job.prompt, o.prompts.length, tokenizer) : []
 
   // 2. Run it.
-  const result = await runJob(o, (onStep) => models.session.generate(job, onStep))
+  const result = await runJob(o, (onStep) => models.adapters.around((session) => session.generate(job, onStep)))
 
   if (o.attentionMaps && !result.attention) warnings.push('No step ran that attentionMaps could be made of')
 
@@ -178,7 +180,7 @@ export const parametersText = (
     other['Batch pos'] = String(image)
   }
   return formatParameters({
-    prompt: o.prompts[prompt]!,
+    prompt: models.adapters.written(o.prompts[prompt]!, prompt),
     ...(o.negativePrompts?.[prompt] ? { negativePrompt: o.negativePrompts[prompt] } : {}),
     steps: o.steps,
     sampler: label.sampler,

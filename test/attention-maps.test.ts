@@ -14,7 +14,13 @@ const test = suite('attention maps')
 const folder = mkdtempSync(join(tmpdir(), 'nd-attention-'))
 test.after(() => rmSync(folder, { recursive: true, force: true }))
 
-const circle = { prompt: 'a big red circle on a white background', steps: 12, seed: 3, guidanceScale: 4, scheduler: 'DPM++ 2M Karras' }
+const circle = {
+  prompt: 'a big red circle on a white background',
+  steps: 12,
+  seed: 3,
+  guidanceScale: 4,
+  scheduler: 'DPM++ 2M Karras'
+}
 
 const checkSums = ({ probabilities, tokens }: AttentionMaps, shape: readonly number[]): void => {
   assert.equal(probabilities.shape, shape)
@@ -86,7 +92,10 @@ test('image k of a batch has the words of its own prompt; pieces, chunks, streng
   for (const maps of both) checkSums(maps, [77, h!, w!])
   const texts = both.map((maps) => maps.words.map(({ text }) => text).join('|'))
   assert.equal(texts, ['a|cat', 'a|cat', 'hippopotamuses|,|two', 'hippopotamuses|,|two'])
-  const pieces = both[2]!.tokens.slice(0, both[2]!.tokens.findIndex(({ text }) => text === ','))
+  const pieces = both[2]!.tokens.slice(
+    0,
+    both[2]!.tokens.findIndex(({ text }) => text === ',')
+  )
   assert.ok(pieces.length > 1, 'a word of several tokens')
   assert.is(pieces.map(({ text }) => text).join(''), 'hippopotamuses')
   const mean = pieces.reduce((sum, { map }) => sum + map.data[5]!, 0) / pieces.length

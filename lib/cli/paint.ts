@@ -42,6 +42,8 @@ export interface PaintOptions extends ModeOptions, ControlArguments {
   rng?: 'cpu' | 'cuda'
   threads?: number
   weights?: boolean
+  lora?: { path: string; strength?: number }[]
+  embedding?: { path: string; token?: string }[]
   showSteps?: boolean
   attention?: true
   vaeTiling?: true
@@ -142,6 +144,8 @@ export const paint = async (prompt: string | undefined, o: PaintOptions, signal:
     say(`${o.model} on ${pipe.device}${reason}, loaded in ${((performance.now() - loading) / 1000).toFixed(2)} s`)
     for (const warning of pipe.warnings) say(`warning: ${warning}`)
     checkPrompt(prompt, o, pipe)
+    for (const { path, ...rest } of o.lora ?? []) await pipe.loadLora(path, rest)
+    for (const { path, ...rest } of o.embedding ?? []) await pipe.loadTextualInversion(path, rest)
     const withoutText = paintsWithoutText(pipe)
     const options = withoutText ? {} : { ...txt2imgOptions(prompt, o), ...(await loadControls(pipe, o)) }
     const first = o.seed ?? BigInt(randomInt(2 ** 32))
