@@ -153,7 +153,11 @@ export class Pipeline {
     ].flatMap(([encoder, tokenizer]) => (encoder && tokenizer ? [loadTokenizer(encoder.kind, tokenizer)] : []))
 
     // Stable Diffusion XL's autoencoder overflows in float16.
-    const overflows = isSdxl(folder.className) && folder.vae?.config.forceUpcast === true
+    const overflows =
+      isSdxl(folder.className) &&
+      folder.vae !== null &&
+      'forceUpcast' in folder.vae.config &&
+      folder.vae.config.forceUpcast
     const dtype = options.dtype ?? (overflows ? 'bfloat16' : 'auto')
     const session = translatingSync(() => new (native().Session)({ device: choice.device, threads, dtype }))
     const parts: [kind: NativeComponent, component: Component<object>][] = [
