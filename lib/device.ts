@@ -1,5 +1,6 @@
 import { native } from './binding.js'
 import { DiffusionError, invalidArgument, unsupported } from './errors.js'
+import type { AutoencoderConfig } from './models/autoencoder.js'
 
 /**
  * The device that `device` and `dtype` of LoadOptions mean on this machine, and why.
@@ -38,3 +39,7 @@ export const chooseDevice = (device: string, dtype: string): { device: string; r
     : `no CUDA: ${cuda ? cuda.map((g) => g.reason).join('; ') : cudaReason}`
   return { device: 'cpu', reason }
 }
+
+/** What a GPU computes in where nothing was asked for: Stable Diffusion XL's autoencoder overflows in float16. */
+export const chooseDtype = (asked: string | undefined, xl: boolean, vae: AutoencoderConfig | undefined): string =>
+  asked ?? (xl && vae && 'forceUpcast' in vae && vae.forceUpcast ? 'bfloat16' : 'auto')
