@@ -10,6 +10,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   using namespace nd::binding;
   exports.Set("Session", Session::define(env));
   exports.Set("readHeader", Napi::Function::New<readHeader>(env, "readHeader"));
+  exports.Set("readTensors", Napi::Function::New<readTensors>(env, "readTensors"));
   exports.Set("runPlan", Napi::Function::New<runPlan>(env, "runPlan"));
   exports.Set("Noise", defineNoise(env));
   exports.Set("inspect", Napi::Function::New<inspect>(env, "inspect"));

@@ -8,6 +8,16 @@ namespace {
   throw Error(ErrorCode::InvalidArgument, format("Expected %s for %s", expected, name));
 }
 
+template <class T>
+T choice(const Napi::Object& o, const char* name, std::initializer_list<std::pair<const char*, T>> names) {
+  const std::string value = string(o, name);
+  for (const auto& [text, result] : names)
+    if (value == text) return result;
+  wrong(name, "one of its names");
+}
+
+}  // namespace
+
 /// { data: Uint8Array, width, height }[]
 std::vector<Picture> pictures(const Napi::Object& o, const char* name) {
   std::vector<Picture> out;
@@ -29,16 +39,6 @@ std::vector<Picture> pictures(const Napi::Object& o, const char* name) {
   }
   return out;
 }
-
-template <class T>
-T choice(const Napi::Object& o, const char* name, std::initializer_list<std::pair<const char*, T>> names) {
-  const std::string value = string(o, name);
-  for (const auto& [text, result] : names)
-    if (value == text) return result;
-  wrong(name, "one of its names");
-}
-
-}  // namespace
 
 PictureInput pictureInput(const Napi::Object& o) {
   PictureInput in;

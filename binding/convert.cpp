@@ -165,8 +165,6 @@ StepPlan plan(const Napi::Object& o) {
 }
 
 ClipTextConfig clipTextConfig(const Napi::Object& o) {
-  const std::string activation = string(o, "activation");
-  if (activation != "quick_gelu" && activation != "gelu") wrong("activation", "'quick_gelu' or 'gelu'");
   return {
       .vocabSize = integer(o, "vocabSize"),
       .hiddenSize = integer(o, "hiddenSize"),
@@ -174,7 +172,7 @@ ClipTextConfig clipTextConfig(const Napi::Object& o) {
       .maxPositions = integer(o, "maxPositions"),
       .layers = static_cast<int>(integer(o, "layers")),
       .heads = static_cast<int>(integer(o, "heads")),
-      .activation = activation == "gelu" ? Activation::Gelu : Activation::QuickGelu,
+      .activation = clipActivation(o),
       .layerNormEps = static_cast<float>(number(o, "layerNormEps")),
       .eosTokenId = static_cast<int>(integer(o, "eosTokenId")),
       .projectionDim = integer(o, "projectionDim"),

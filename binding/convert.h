@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/clip-pixels.h"
 #include "engine/generate.h"
 
 namespace nd::binding {
@@ -33,12 +34,16 @@ Napi::Value toJs(Napi::Env, const std::vector<uint8_t>& data);  // Uint8Array
 
 StepPlan plan(const Napi::Object&);
 ClipTextConfig clipTextConfig(const Napi::Object&);
+ClipVisionConfig clipVisionConfig(const Napi::Object&);    // convert-clip.cpp
+ClipPreprocessing clipPreprocessing(const Napi::Object&);  // convert-clip.cpp
+Activation clipActivation(const Napi::Object&);            // convert-clip.cpp
 UNetConfig unetConfig(const Napi::Object&);
 VaeConfig vaeConfig(const Napi::Object&);
 LatentScaling latentScaling(const Napi::Object&);
 GenerateJob generateJob(const Napi::Object&);
-PictureInput pictureInput(const Napi::Object&);                      // convert-picture.cpp
-std::vector<uint64_t> seeds(const Napi::Object&, const char* name);  // bigint[]
-NoiseKind noiseKind(const Napi::Object&, const char* name);          // 'cpu' | 'cuda'
+std::vector<Picture> pictures(const Napi::Object&, const char* name);  // convert-picture.cpp
+PictureInput pictureInput(const Napi::Object&);                        // convert-picture.cpp
+std::vector<uint64_t> seeds(const Napi::Object&, const char* name);    // bigint[]
+NoiseKind noiseKind(const Napi::Object&, const char* name);            // 'cpu' | 'cuda'
 
 }  // namespace nd::binding

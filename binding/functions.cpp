@@ -2,6 +2,7 @@
 
 #include "binding/convert.h"
 #include "binding/js-error.h"
+#include "engine/host-floats.h"
 #include "engine/safetensors.h"
 
 namespace nd::binding {
@@ -25,6 +26,20 @@ Napi::Value readHeader(const Napi::CallbackInfo& info) {
     Napi::Object out = Napi::Object::New(env);
     out.Set("tensors", tensors);
     out.Set("metadata", metadata);
+    return out;
+  });
+}
+
+Napi::Value readTensors(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const auto file = SafetensorsFile::open(info[0].As<Napi::String>());
+    const auto names = info[1].As<Napi::Array>();
+    Napi::Object out = Napi::Object::New(info.Env());
+    for (uint32_t i = 0; i < names.Length(); i++) {
+      const std::string name = names.Get(i).As<Napi::String>();
+      const HostTensor tensor = file->tensor(name);
+      out.Set(name, toJs(info.Env(), toFloats(tensor), tensor.shape));
+    }
     return out;
   });
 }

@@ -8,6 +8,9 @@ namespace nd::binding {
 /// readHeader(path) → { tensors: { name, dtype, shape }[], metadata }
 Napi::Value readHeader(const Napi::CallbackInfo&);
 
+/// readTensors(path, names) → { name: { data: Float32Array, shape } }: whole tensors, for small files
+Napi::Value readTensors(const Napi::CallbackInfo&);
+
 /// runPlan(plan, { shape, seeds, rng, initial?, start?, original?, mask?, branches, guidanceRescale },
 ///         predict(x: Float32Array, timestep, row) → Float32Array, onRow?(x, p)) → Float32Array
 /// The native loop around a model in JavaScript: bring-your-own-model, and the tests of every scheduler.

@@ -50,7 +50,8 @@ TensorView tensorView(const Napi::Value& value) {
   return view;
 }
 
-/// load('textEncoder' | 'unet' | 'vae', config, files, [name, file, stored, { rows?, transpose? }?][])
+/// load('textEncoder' | 'imageEncoder' | 'unet' | 'vae', config, files, [name, file, stored, { rows?,
+/// transpose? }?][])
 class Load : public Job {
  public:
   explicit Load(const Napi::CallbackInfo& info) : Job(info.Env()) {
@@ -62,9 +63,11 @@ class Load : public Job {
       vae_ = vaeConfig(config), scaling_ = latentScaling(config);
     else if (component_ == "textEncoder")
       text_ = clipTextConfig(config);
+    else if (component_ == "imageEncoder")
+      vision_ = clipVisionConfig(config);
     else
       throw Error(ErrorCode::InvalidArgument,
-                  "Expected 'textEncoder', 'unet' or 'vae' but received " + component_);
+                  "Expected 'textEncoder', 'imageEncoder', 'unet' or 'vae' but received " + component_);
     const auto files = info[2].As<Napi::Array>();
     for (uint32_t i = 0; i < files.Length(); i++) files_.push_back(files.Get(i).As<Napi::String>());
     const auto tensors = info[3].As<Napi::Array>();
@@ -86,6 +89,8 @@ class Load : public Job {
       state.models.unet = std::make_unique<UNet>(unet_, loader);
     else if (component_ == "textEncoder")
       state.models.textEncoders.push_back(std::make_unique<ClipText>(text_, loader));
+    else if (component_ == "imageEncoder")
+      state.models.imageEncoder = std::make_unique<ClipVision>(vision_, loader);
     else {
       state.models.vae = std::make_unique<Vae>(vae_, loader);
       state.models.scaling = scaling_;
@@ -102,6 +107,7 @@ class Load : public Job {
   };
   std::string component_;
   ClipTextConfig text_;
+  ClipVisionConfig vision_;
   UNetConfig unet_;
   VaeConfig vae_;
   LatentScaling scaling_;

@@ -9,6 +9,7 @@ namespace nd::binding {
 
 std::shared_ptr<Job> loadJob(const Napi::CallbackInfo&);
 std::shared_ptr<Job> encodeTextJob(const Napi::CallbackInfo&);
+std::shared_ptr<Job> encodeImagesJob(const Napi::CallbackInfo&);  // clip-jobs.cpp
 std::shared_ptr<Job> predictJob(const Napi::CallbackInfo&);
 std::shared_ptr<Job> vaeJob(const Napi::CallbackInfo&, bool encode);
 std::shared_ptr<Job> generateJobOf(const Napi::CallbackInfo&);

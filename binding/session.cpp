@@ -11,6 +11,7 @@ Napi::Function Session::define(Napi::Env env) {
                      {
                          InstanceMethod<&Session::load>("load"),
                          InstanceMethod<&Session::encodeText>("encodeText"),
+                         InstanceMethod<&Session::encodeImages>("encodeImages"),
                          InstanceMethod<&Session::predict>("predict"),
                          InstanceMethod<&Session::vaeEncode>("vaeEncode"),
                          InstanceMethod<&Session::vaeDecode>("vaeDecode"),
@@ -54,6 +55,9 @@ Napi::Value Session::load(const Napi::CallbackInfo& info) {
 }
 Napi::Value Session::encodeText(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] { return submit(encodeTextJob(info)); });
+}
+Napi::Value Session::encodeImages(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(encodeImagesJob(info)); });
 }
 Napi::Value Session::predict(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] { return submit(predictJob(info)); });

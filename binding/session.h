@@ -19,13 +19,14 @@ class Session : public Napi::ObjectWrap<Session> {
  private:
   Napi::Value load(const Napi::CallbackInfo&);        // (component, config, files, tensors) → Promise<void>
   Napi::Value encodeText(const Napi::CallbackInfo&);  // (encoder, ids, length) → Promise<{ … }>
-  Napi::Value predict(const Napi::CallbackInfo&);     // (request) → Promise<{ sample, blocks? }>
-  Napi::Value vaeEncode(const Napi::CallbackInfo&);   // (tensor) → Promise<{ mean, logvar }>
-  Napi::Value vaeDecode(const Napi::CallbackInfo&);   // (tensor) → Promise<tensor>
-  Napi::Value generate(const Napi::CallbackInfo&);    // (job, onStep?) → { promise, abort }
-  Napi::Value unload(const Napi::CallbackInfo&);      // () → Promise<void>: frees weights and memory
-  Napi::Value profile(const Napi::CallbackInfo&);     // (on) → Promise<entries since the last call>
-  Napi::Value memory(const Napi::CallbackInfo&);      // () → Promise<{ weights, activations }>
+  Napi::Value encodeImages(const Napi::CallbackInfo&);  // (request) → Promise<{ … }>
+  Napi::Value predict(const Napi::CallbackInfo&);       // (request) → Promise<{ sample, blocks? }>
+  Napi::Value vaeEncode(const Napi::CallbackInfo&);     // (tensor) → Promise<{ mean, logvar }>
+  Napi::Value vaeDecode(const Napi::CallbackInfo&);     // (tensor) → Promise<tensor>
+  Napi::Value generate(const Napi::CallbackInfo&);      // (job, onStep?) → { promise, abort }
+  Napi::Value unload(const Napi::CallbackInfo&);        // () → Promise<void>: frees weights and memory
+  Napi::Value profile(const Napi::CallbackInfo&);       // (on) → Promise<entries since the last call>
+  Napi::Value memory(const Napi::CallbackInfo&);        // () → Promise<{ weights, activations }>
   Napi::Value description(const Napi::CallbackInfo&);
 
   Napi::Value submit(std::shared_ptr<Job>);

@@ -10,6 +10,7 @@
 
 #include "engine/conditioning.h"
 #include "engine/denoise.h"
+#include "engine/models/clip-vision.h"
 #include "engine/models/unet.h"
 #include "engine/models/vae.h"
 #include "engine/picture-input.h"
@@ -22,6 +23,7 @@ struct Models {
   std::unique_ptr<UNet> unet;
   std::unique_ptr<Vae> vae;
   LatentScaling scaling;
+  std::unique_ptr<ClipVision> imageEncoder;  // IP-Adapter, CLIP scores
 };
 
 struct GenerateJob {

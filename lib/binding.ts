@@ -86,14 +86,30 @@ export interface NativeTextOutput {
   projected?: Tensor
 }
 
+export interface NativeImageOutput {
+  /** layers + 1, [B, 1 + patches, width]: where asked for. */
+  hiddenStates?: Tensor[]
+  lastHiddenState: Tensor
+  pooled: Tensor
+  projected?: Tensor
+}
+
 export interface NativeSession {
   load(
-    component: 'textEncoder' | 'unet' | 'vae',
+    component: 'textEncoder' | 'imageEncoder' | 'unet' | 'vae',
     config: object,
     files: readonly string[],
     tensors: readonly (readonly [name: string, file: number, stored: string, view?: TensorView | undefined])[]
   ): Promise<void>
   encodeText(encoder: number, ids: Int32Array, length: number): Promise<NativeTextOutput>
+  encodeImages(request: {
+    pictures?: readonly NativePicture[]
+    /** engine/clip-pixels.h ClipPreprocessing; with `pictures`. */
+    preprocessing?: object
+    /** Instead of pictures: [B, 3, size, size], normalised. */
+    pixels?: Tensor
+    hiddenStates: boolean
+  }): Promise<NativeImageOutput>
   predict(request: {
     sample: Tensor
     timesteps: Float32Array
@@ -135,6 +151,8 @@ interface Native {
     tensors: { name: string; dtype: string; shape: number[] }[]
     metadata: Record<string, string>
   }
+  /** Whole tensors as float32: for small ones. */
+  readTensors(path: string, names: readonly string[]): Record<string, Tensor>
   runPlan(
     plan: StepPlan,
     options: RunPlanOptions,

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { native, packageRoot, translating, translatingSync, type NativeSession } from './binding.js'
 import { disposedError, TextEncoder, UNet, Vae } from './components.js'
+import { chooseDevice } from './device.js'
 import { DiffusionError, invalidArgument, unsupported } from './errors.js'
 import { type Component, isSdxl, type ModelFolder } from './models/folder.js'
 import { readModel } from './models/model.js'
@@ -337,22 +338,6 @@ const resolveSource = (source: unknown): string => {
       `${source}: expected an existing folder; downloads from the hub are not supported yet: fetch it with \`hf download ${source}\` and give the folder's path`
     )
   return source
-}
-
-const chooseDevice = (device: string, dtype: string): { device: string; reason: string } => {
-  if (!/^(auto|cpu|cuda(:\d+)?)$/.test(device))
-    throw invalidArgument('device', "'auto', 'cpu', 'cuda' or 'cuda:N'", device)
-  if (!['auto', 'float32', 'float16', 'bfloat16'].includes(dtype))
-    throw invalidArgument('dtype', "'auto' or 'float32'", dtype)
-  const { cudaReason } = native().inspect()
-  if (device.startsWith('cuda'))
-    throw new DiffusionError(
-      'ERR_ND_CUDA_UNAVAILABLE',
-      `Expected a CUDA device for '${device}' but ${cudaReason}; use device 'auto' or 'cpu'`
-    )
-  if (dtype === 'float16' || dtype === 'bfloat16')
-    throw unsupported(`dtype '${dtype}' is not supported on the CPU, which computes in float32; use 'auto'`)
-  return { device: 'cpu', reason: device === 'cpu' ? 'asked for' : `no CUDA: ${cudaReason}` }
 }
 
 const checkScheduler = (value: unknown): Scheduler => {

@@ -5,7 +5,7 @@
 #include <span>
 #include <vector>
 
-#include "engine/weight-loader.h"
+#include "engine/models/clip-layer.h"
 
 namespace nd {
 
@@ -38,15 +38,9 @@ class ClipText {
   const ClipTextConfig& config() const { return config_; }
 
  private:
-  struct Layer {
-    Norm norm1, norm2;
-    Linear qkv, out, up, down;
-  };
-  Tensor layer(Context&, const Layer&, const Tensor& x) const;
-
   ClipTextConfig config_;
   WeightPtr tokens_, positions_;
-  std::vector<Layer> layers_;
+  std::vector<ClipLayer> layers_;
   Norm finalNorm_;
   Linear projection_;
 };

@@ -39,10 +39,11 @@ export interface Header {
 /** Reads and checks one; the native binding's readHeader. */
 export type HeaderReader = (path: string) => Header | Promise<Header>
 
-export type ComponentKind = 'clip-text' | 'unet' | 'vae'
+export type ComponentKind = 'clip-text' | 'clip-vision' | 'unet' | 'vae'
 
 const baseNames: Record<ComponentKind, string> = {
   'clip-text': 'model', // transformers
+  'clip-vision': 'model',
   unet: 'diffusion_pytorch_model',
   vae: 'diffusion_pytorch_model'
 }
@@ -52,7 +53,7 @@ const oldVaeAttention: Record<string, string> = { query: 'to_q', key: 'to_k', va
 /**
  * The present name of a stored tensor, or undefined for one that no model here reads. Files of 2022 call the VAE's
  * attention projections query, key, value and proj_attn; text encoders are found with and without the prefix
- * "text_model." and with a position_ids buffer; a whole CLIPModel also has its vision tower.
+ * "text_model." and with a position_ids buffer; a whole CLIPModel has both towers.
  */
 export const canonicalName = (kind: ComponentKind, stored: string): string | undefined => {
   if (kind === 'vae')
@@ -62,6 +63,7 @@ export const canonicalName = (kind: ComponentKind, stored: string): string | und
     )
   if (kind === 'unet') return stored
   if (stored.endsWith('position_ids')) return undefined
+  if (kind === 'clip-vision') return /^(vision_model|visual_projection)\./.test(stored) ? stored : undefined
   if (/^(text_model|text_projection)\./.test(stored)) return stored
   if (/^(embeddings|encoder|final_layer_norm)\./.test(stored)) return `text_model.${stored}`
   return undefined

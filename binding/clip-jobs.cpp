@@ -1,0 +1,97 @@
+// Jobs of CLIP's image tower.
+#include "binding/convert.h"
+#include "binding/jobs.h"
+
+namespace nd::binding {
+
+namespace {
+
+/// encodeImages({ pictures: { data, width, height }[], preprocessing } or { pixels: tensor }, hiddenStates)
+class EncodeImages : public Job {
+ public:
+  explicit EncodeImages(const Napi::CallbackInfo& info) : Job(info.Env()) {
+    const auto o = info[0].As<Napi::Object>();
+    if (has(o, "pixels")) {
+      pixels_ = tensor(o, "pixels");
+    } else {
+      pictures_ = pictures(o, "pictures");
+      preprocessing_ = clipPreprocessing(object(o, "preprocessing"));
+    }
+    wantHidden_ = boolean(o, "hiddenStates");
+  }
+  void run(Context& context, EngineState& state) override {
+    if (!state.models.imageEncoder)
+      throw Error(ErrorCode::InvalidArgument, "Expected a loaded image encoder but there is none");
+    const ClipVision& encoder = *state.models.imageEncoder;
+    const int64_t count = pixels_ ? pixels_->shape[0] : static_cast<int64_t>(pictures_.size());
+    for (int64_t b = 0; b < count; b++) {  // one at a time, to bound memory
+      Arena::Scope scope(context.arena);
+      const ClipVision::Output out = encoder.encode(context, pixels(b, encoder.config()), 1);
+      hidden_.resize(wantHidden_ ? out.hiddenStates.size() : 1);
+      tokens_ = out.hiddenStates.back().shape;
+      for (size_t i = 0; i < hidden_.size(); i++)
+        append(context, wantHidden_ ? out.hiddenStates[i] : out.hiddenStates.back(), hidden_[i]);
+      append(context, out.pooled, pooled_);
+      if (out.projected) append(context, out.projected, projected_);
+    }
+    tokens_.dim[0] = count;
+  }
+  Napi::Value result(Napi::Env env) override {
+    Napi::Object o = Napi::Object::New(env);
+    const int64_t count = tokens_[0];
+    if (wantHidden_) {
+      const auto hidden = Napi::Array::New(env, hidden_.size());
+      for (uint32_t i = 0; i < hidden_.size(); i++) hidden.Set(i, toJs(env, hidden_[i], tokens_));
+      o.Set("hiddenStates", hidden);
+    }
+    o.Set("lastHiddenState", toJs(env, hidden_.back(), tokens_));
+    o.Set("pooled", toJs(env, pooled_, {count, tokens_[2]}));
+    if (!projected_.empty())
+      o.Set("projected", toJs(env, projected_, {count, static_cast<int64_t>(projected_.size()) / count}));
+    return o;
+  }
+
+ private:
+  std::vector<float> pixels(int64_t b, const ClipVisionConfig& config) const {
+    if (pixels_) {
+      const Shape& s = pixels_->shape;
+      if (s.rank != 4 || s[1] != config.channels || s[2] != config.imageSize || s[3] != config.imageSize)
+        throw Error(ErrorCode::InvalidArgument,
+                    format("Expected shape [batch, %lld, %lld, %lld] for pixels but received %s",
+                           static_cast<long long>(config.channels), static_cast<long long>(config.imageSize),
+                           static_cast<long long>(config.imageSize), s.text().c_str()));
+      const auto each = static_cast<ptrdiff_t>(s[1] * s[2] * s[3]);
+      return {pixels_->data.begin() + b * each, pixels_->data.begin() + (b + 1) * each};
+    }
+    ClipPixels out = clipPixels(pictures_[static_cast<size_t>(b)], preprocessing_);
+    if (out.width != config.imageSize || out.height != config.imageSize)
+      throw Error(
+          ErrorCode::InvalidArgument,
+          format("Expected preprocessing to end at %lld × %lld pixels, as the image encoder takes "
+                 "them, but it makes %lld × %lld; does preprocessor_config.json belong to this model?",
+                 static_cast<long long>(config.imageSize), static_cast<long long>(config.imageSize),
+                 static_cast<long long>(out.width), static_cast<long long>(out.height)));
+    return std::move(out.values);
+  }
+  static void append(Context& context, const Tensor& t, std::vector<float>& to) {
+    const size_t at = to.size();
+    to.resize(at + static_cast<size_t>(t.shape.count()));
+    context.backend.download(t, to.data() + at);
+  }
+
+  std::vector<Picture> pictures_;
+  ClipPreprocessing preprocessing_;
+  std::optional<JsTensor> pixels_;
+  bool wantHidden_;
+  Shape tokens_;  // [B, 1 + patches, C]
+  std::vector<std::vector<float>> hidden_;
+  std::vector<float> pooled_, projected_;
+};
+
+}  // namespace
+
+std::shared_ptr<Job> encodeImagesJob(const Napi::CallbackInfo& info) {
+  return std::make_shared<EncodeImages>(info);
+}
+
+}  // namespace nd::binding

@@ -1,0 +1,14 @@
+// Stored tensors as float32 on the host.
+#pragma once
+
+#include <vector>
+
+#include "engine/tensor.h"
+
+namespace nd {
+
+/// Every element of an F32, F16, BF16 or F8 tensor, exactly. Throws Error(ModelFormat) naming the tensor
+/// where the dtype is another.
+std::vector<float> toFloats(const HostTensor& tensor);
+
+}  // namespace nd
