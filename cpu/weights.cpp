@@ -5,8 +5,8 @@
 
 #include "cpu/cpu-backend.h"
 #include "cpu/memory.h"
-#include "cpu/reference/reference.h"
 #include "engine/half.h"
+#include "engine/weight-parts.h"
 
 namespace nd {
 

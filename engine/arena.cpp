@@ -37,6 +37,10 @@ void* Arena::allocate(size_t bytes) {
     held_ += size;
     offset_ = 0;
   }
+  if (reserved_ && offset_ + bytes > committed_) {
+    backend_.commit(blocks_[0].data, offset_ + bytes);
+    committed_ = offset_ + bytes;
+  }
   void* data = static_cast<char*>(blocks_[current_].data) + offset_;
   offset_ += bytes;
   peak_ = std::max(peak_, reserved_ ? offset_ : held_);
@@ -56,7 +60,7 @@ void Arena::free() {
   }
   blocks_.clear();
   reserved_ = false;
-  held_ = peak_ = 0;
+  held_ = peak_ = committed_ = 0;
 }
 
 void Arena::trim() {

@@ -60,6 +60,7 @@ class Arena {
   std::vector<Block> blocks_;
   size_t current_ = 0, offset_ = 0;
   size_t held_ = 0, peak_ = 0;  // bytes of all blocks, now and at most
+  size_t committed_ = 0;        // of a reserved range: bytes that the backend has been told of
 };
 
 }  // namespace nd

@@ -120,6 +120,14 @@ struct PlanStepArgs {
   const Tensor* mask = nullptr;  // [B, 1, H, W], 1 where repainted: outside it x becomes α·orig + σ·n0
   Tensor p;                      // out: predicted original
 };
+/// Throws Error(Internal) where a tensor that the row needs is missing or misshapen.
+void checkPlanStep(const PlanStepArgs&);
+
+/// Operations that a backend noted to run them again and again: a CUDA graph.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+};
 
 struct MemoryUse {
   size_t weights = 0;      // laid-out weights alive
@@ -140,6 +148,9 @@ class Backend {
   /// null where the backend has no such thing.
   virtual void* reserve(size_t& bytes);
   virtual void unreserve(void* data, size_t bytes);
+  /// Called before the first `bytes` of a reserved range are used, for backends whose pages do not come by
+  /// themselves. Throws Error(OutOfMemory); what was committed before stays usable.
+  virtual void commit(void* range, size_t bytes);
   virtual MemoryUse memory() const = 0;
   virtual WeightPtr makeWeight(WeightKind kind, std::span<const HostTensor> parts) = 0;
 
@@ -172,6 +183,18 @@ class Backend {
   /// Host <-> the loop's float32 tensors. The defaults serve backends whose memory is the host's.
   virtual void uploadPlan(const float* host, Tensor y);
   virtual void downloadPlan(Tensor x, float* host);
+
+  // Queues, for backends whose operations return before they have run. The defaults serve the others.
+  /// Returns when everything that was asked for has been done.
+  virtual void synchronize();
+  /// The end of a step of the loop: returns when at most two steps are still to be done.
+  virtual void endStep();
+  /// Between beginRecording() and endRecording() the operations of this thread are noted and not run; they
+  /// may not allocate, upload or download. False: this backend does not record. See Repeated in repeated.h.
+  virtual bool beginRecording();
+  virtual std::shared_ptr<Recording> endRecording();
+  virtual void cancelRecording() noexcept;
+  virtual void replay(const Recording&);
 };
 
 /// The readable reference operations on one thread: the specification and the tests' oracle.
@@ -180,6 +203,23 @@ std::unique_ptr<Backend> makeReferenceBackend();
 /// The SIMD backend. `threads` 0: the physical cores. `isa` empty: NODE_DIFFUSION_CPU, else the best that the
 /// machine has; a name that is unknown or that this machine lacks throws Error(InvalidArgument).
 std::unique_ptr<Backend> makeCpuBackend(int threads = 0, const std::string& isa = {});
+
+/// Why CUDA cannot be used here ("no NVIDIA driver …"), or empty, and the devices that can be.
+struct CudaInfo {
+  struct Device {
+    int index;
+    std::string name;      // "NVIDIA H200"
+    int capability;        // 90 for 9.0
+    size_t memory;         // bytes
+    std::string unusable;  // why it cannot be used; empty where it can
+  };
+  std::string reason;
+  std::vector<Device> devices;
+};
+CudaInfo cudaInfo();
+
+/// Throws Error(CudaUnavailable) with the reason. `dtype`, of activations and weights: F16 or BF16.
+std::unique_ptr<Backend> makeCudaBackend(int device = 0, DType dtype = DType::F16);
 
 struct IsaInfo {
   std::string name;  // "avx512", "avx2", "neon", "scalar"

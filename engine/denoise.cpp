@@ -118,6 +118,7 @@ std::vector<float> denoise(Context& context, const StepPlan& plan, const Denoise
     PlanStepArgs args{&row, output, o.branches, o.guidanceRescale, {}, mask ? &mask : nullptr, predicted};
     std::copy(std::begin(state), std::end(state), args.state);
     backend.planStep(args);
+    backend.endStep();
     if (row.step) done++;
     if (o.onStep)
       o.onStep({i, done, steps, row.timestep, state[size_t(Basis::x)], state[size_t(Basis::m)], predicted});

@@ -2,6 +2,8 @@
 
 #include <chrono>
 
+#include "engine/repeated.h"
+
 namespace nd {
 
 namespace {
@@ -53,7 +55,8 @@ Tensor repeatText(Context& context, const Tensor& text, int64_t perPrompt) {
 /// What the UNet needs besides x, made once per job. Lives in the arena.
 struct Steering {
   UNet::Text text;
-  UNet::Time time;
+  UNet::Time time;     // of all rows of the plan
+  UNet::Time current;  // of the row at hand
 };
 
 Steering prepare(Context& context, const Models& models, const GenerateJob& job,
@@ -76,6 +79,7 @@ Steering prepare(Context& context, const Models& models, const GenerateJob& job,
   Steering steering;
   steering.text = unet.prepareText(context, repeatText(context, condition.text, job.imagesPerPrompt));
   steering.time = unet.prepareTime(context, timesteps, perRow, added);
+  steering.current = unet.oneTime(context, steering.time);
   return steering;
 }
 
@@ -149,13 +153,19 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
   options.mask = picture.mask;
   options.noise = &noise;
   options.outputChannels = unet.config().outChannels;
+  Repeated evaluation;
   options.predict = [&](size_t row, const Tensor& x, double inputScale, const Tensor& out) {
     Arena::Scope step(context.arena);
-    Tensor input = context.arena.tensor({job.branches * batch, job.latentHeight, job.latentWidth, channels});
-    context.backend.modelInput(x, inputScale, job.branches, input);
-    if (extra) input = concatColumns(context, std::vector<Tensor>{input, extra});
-    const Tensor y = unet.forward(context, input, steering.time, static_cast<int64_t>(row), steering.text);
-    context.backend.modelOutput(y, out);
+    // What differs between rows is put where every evaluation finds it: see Repeated.
+    const Tensor latents =
+        context.arena.tensor({job.branches * batch, job.latentHeight, job.latentWidth, channels});
+    context.backend.modelInput(x, inputScale, job.branches, latents);
+    unet.selectTime(context, steering.time, static_cast<int64_t>(row), steering.current);
+    evaluation(context, [&] {
+      const Tensor input = extra ? concatColumns(context, std::vector<Tensor>{latents, extra}) : latents;
+      const Tensor y = unet.forward(context, input, steering.current, 0, steering.text);
+      context.backend.modelOutput(y, out);
+    });
   };
   options.onStep = [&](const StepState& state) {
     const PlanRow& row = job.plan.rows[state.row];

@@ -17,6 +17,11 @@ class Timer {
   }
   ~Timer() {
     if (!context_.profile) return;
+    try {
+      context_.backend.synchronize();
+    } catch (...) {
+      return;  // the operation failed: the next one that waits throws
+    }
     Profile::Entry& e = context_.profile->entries[name_];
     e.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
     e.flops += flops_;

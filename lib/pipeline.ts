@@ -4,11 +4,12 @@ import { native, packageRoot, translating, translatingSync, type NativeSession }
 import { disposedError, TextEncoder, UNet, Vae } from './components.js'
 import { chooseDevice } from './device.js'
 import { DiffusionError, invalidArgument, unsupported } from './errors.js'
-import { type Component, isSdxl, type ModelFolder } from './models/folder.js'
+import type { Component, ModelFolder, TextComponent } from './models/folder.js'
 import { readModel } from './models/model.js'
+import { isSdxl, partsOf } from './models/pipeline-classes.js'
 import type { CheckpointReader } from './models/single-file/checkpoint.js'
 import { loadTokenizer } from './models/tokenizer-source.js'
-import { vaeFactor, type VaeConfig } from './models/vae.js'
+import { vaeFactor } from './models/vae.js'
 import type { ComponentWeights } from './models/weights.js'
 import { createScheduler, Scheduler } from './schedulers/index.js'
 import {
@@ -19,7 +20,7 @@ import {
   type Img2ImgOptions,
   type InpaintOptions
 } from './img2img-options.js'
-import { taskError, tasks, tasksOf, unetChannelsError, type Task } from './tasks.js'
+import { paintedChannels, taskError, tasks, tasksOf, unetChannelsError, type Task } from './tasks.js'
 import type { ClipTokenizer } from './tokenizer/clip-tokenizer.js'
 import { generate, type GenerationResult, type Txt2ImgModels } from './txt2img.js'
 import { resolveOptions, type StepEvent, type Txt2ImgOptions } from './txt2img-options.js'
@@ -91,14 +92,13 @@ export class Pipeline {
   /** SDXL's second one. */
   readonly textEncoder2: TextEncoder | undefined
   readonly unet: UNet
-  readonly vae: Vae
+  private readonly autoencoder: Vae | undefined
   private current: Scheduler
   private disposed: Promise<void> | undefined
 
   private constructor(
     private readonly native: NativeSession,
     private readonly folder: ModelFolder,
-    vae: VaeConfig,
     tokenizers: readonly ClipTokenizer[],
     choice: { device: string; reason: string },
     scheduler: Scheduler,
@@ -111,13 +111,20 @@ export class Pipeline {
     this.device = choice.device
     this.deviceReason = choice.reason
     this.warnings = [...folder.warnings, ...scheduler.warnings]
-    this.tasks = tasksOf(folder, vae.latentChannels)
+    this.tasks = tasksOf(folder)
     this.tokenizer = tokenizers[0]!
     this.tokenizer2 = tokenizers[1]
     this.textEncoder = encoders[0]!
     this.textEncoder2 = encoders[1]
     this.unet = new UNet(owner, { ...folder.unet.config }, folder.unet.config.inChannels)
-    this.vae = new Vae(owner, { ...vae }, { picture: vae.inChannels, latent: vae.latentChannels }, vaeFactor(vae))
+    const vae = folder.vae?.config
+    if (vae)
+      this.autoencoder = new Vae(
+        owner,
+        { ...vae },
+        { picture: vae.inChannels, latent: vae.latentChannels },
+        vaeFactor(vae)
+      )
     this.current = scheduler
   }
 
@@ -144,9 +151,7 @@ export class Pipeline {
         predictionType
       )
     const folder = await readModel(path, { readHeader, variant, config, predictionType, vae: options.vae })
-    const { vae } = folder
-    if (tasksOf(folder, vae.config.latentChannels).length === 0)
-      throw unetChannelsError(folder, vae.config.latentChannels)
+    if (tasksOf(folder).length === 0) throw unetChannelsError(folder)
     const scheduler = chooseScheduler(options.scheduler, folder)
     const tokenizers = [folder.tokenizer, folder.tokenizer2].filter((t) => t !== null).map(loadTokenizer)
 
@@ -154,7 +159,7 @@ export class Pipeline {
     const parts: [kind: 'textEncoder' | 'unet' | 'vae', component: Component<object>][] = [
       ...loadedEncoders(folder).map((e) => ['textEncoder', e] as ['textEncoder', Component<object>]),
       ['unet', folder.unet],
-      ['vae', vae]
+      ...(folder.vae ? [['vae', folder.vae] as ['vae', Component<object>]] : [])
     ]
     try {
       for (const [i, [kind, component]] of parts.entries()) {
@@ -166,7 +171,13 @@ export class Pipeline {
       await session.unload()
       throw error
     }
-    return new Pipeline(session, folder, vae.config, tokenizers, choice, scheduler, basename(path, '.safetensors'))
+    return new Pipeline(session, folder, tokenizers, choice, scheduler, basename(path, '.safetensors'))
+  }
+
+  /** @throws DiffusionError ERR_ND_UNSUPPORTED where the model paints pixels */
+  get vae(): Vae {
+    if (!this.autoencoder) throw unsupported('Expected a model with an autoencoder but this one paints pixels')
+    return this.autoencoder
   }
 
   get scheduler(): Scheduler {
@@ -282,16 +293,20 @@ export class Pipeline {
   private models(): Txt2ImgModels {
     const { folder } = this
     const unet = folder.unet.config
+    const parts = partsOf(folder.className)
     const xl = isSdxl(folder.className)
-    const latentChannels = unet.outChannels
+    const latentChannels = paintedChannels(folder)
+    const factor = this.autoencoder?.factor ?? 1
     const sample = unet.sampleSize
     return {
       session: this.native,
       scheduler: this.current,
       name: this.name,
       xl,
-      factor: this.vae.factor,
-      defaultSize: { width: (sample?.width ?? 64) * this.vae.factor, height: (sample?.height ?? 64) * this.vae.factor },
+      factor,
+      defaultSize: { width: (sample?.width ?? 64) * factor, height: (sample?.height ?? 64) * factor },
+      defaultGuidanceScale: parts.guidanceScale ?? 7.5,
+      guidedBelowOne: parts.guidedBelowOne ?? false,
       latentChannels,
       extraChannels: unet.inChannels - latentChannels,
       aestheticScores: folder.requiresAestheticsScore,
@@ -307,7 +322,8 @@ export class Pipeline {
 
 const readHeader: CheckpointReader = (path) => translatingSync(() => native().readHeader(path))
 
-const loadedEncoders = (folder: ModelFolder) => [folder.textEncoder, folder.textEncoder2].filter((e) => e !== null)
+const loadedEncoders = (folder: ModelFolder): TextComponent[] =>
+  [folder.textEncoder, folder.textEncoder2].filter((e) => e !== null)
 
 const loadComponent = (
   session: NativeSession,

@@ -19,12 +19,15 @@ export interface PlanTraits {
   readonly extraChannels: number
   /** A latent consistency model: img2img's strength shortens the schedule that its steps are chosen from, not the steps. */
   readonly consistency: boolean
+  /** Guidance is off at a scale of 1 alone, not also below. */
+  readonly guidedBelowOne: boolean
 }
 
 /** Weight of every branch beyond the first, in m = m₀ + Σ wᵢ (mᵢ − m₀). */
 const guidanceWeights = (o: ResolvedOptions, picture: ResolvedPicture | undefined, traits: PlanTraits): number[] => {
-  // Guidance is on where the scale exceeds 1 and the model has not learnt it.
-  if (!(o.guidanceScale > 1) || traits.timeCondWidth > 0) return []
+  // Guidance is on where the scale exceeds 1 (or differs from it) and the model has not learnt it.
+  const on = traits.guidedBelowOne ? o.guidanceScale !== 1 : o.guidanceScale > 1
+  if (!on || traits.timeCondWidth > 0) return []
   if (picture?.task !== 'edit') return [o.guidanceScale]
   // Brooks et al. 2023, equation 3, over nothing, the picture, the picture and the text.
   return picture.imageGuidanceScale >= 1 ? [picture.imageGuidanceScale - o.guidanceScale, o.guidanceScale] : []

@@ -1,17 +1,25 @@
 /** What a model can do, read from its UNet's input channels. */
 import { unsupported, type DiffusionError } from './errors.js'
-import { isSdxl, type ModelFolder } from './models/folder.js'
+import type { ModelFolder } from './models/folder.js'
+import { isSdxl, partsOf } from './models/pipeline-classes.js'
 
 export const tasks = ['txt2img', 'img2img', 'inpaint', 'edit'] as const
 export type Task = (typeof tasks)[number]
+
+/** Channels of what the loop works on: of the latents, or of pictures where there is no autoencoder. */
+export const paintedChannels = ({ vae, unet }: ModelFolder): number =>
+  vae ? vae.config.latentChannels : unet.config.inChannels
 
 /**
  * With L latent channels, a UNet of L input channels paints and repaints, one of 2L + 1 (latents, mask, masked picture)
  * inpaints, one of 2L (latents, picture) is InstructPix2Pix's. SDXL's refiner paints from pictures only. None: unknown.
  */
-export const tasksOf = (folder: ModelFolder, latentChannels: number): readonly Task[] => {
+export const tasksOf = (folder: ModelFolder): readonly Task[] => {
   const { inChannels, outChannels } = folder.unet.config
+  const latentChannels = paintedChannels(folder)
   if (outChannels !== latentChannels) return []
+  const only = partsOf(folder.className).tasks
+  if (only) return inChannels === latentChannels ? only : []
   switch (inChannels) {
     case latentChannels:
       return folder.requiresAestheticsScore ? ['img2img', 'inpaint'] : ['txt2img', 'img2img', 'inpaint']
@@ -24,12 +32,14 @@ export const tasksOf = (folder: ModelFolder, latentChannels: number): readonly T
   }
 }
 
-export const unetChannelsError = (folder: ModelFolder, latentChannels: number): DiffusionError =>
-  unsupported(
+export const unetChannelsError = (folder: ModelFolder): DiffusionError => {
+  const latentChannels = paintedChannels(folder)
+  return unsupported(
     `${folder.path}: expected a UNet from ${latentChannels} channels, as the VAE's latents have (or ${2 * latentChannels + 1} for ` +
       `inpainting, ${2 * latentChannels} for InstructPix2Pix, not SDXL), to ${latentChannels}, but this one goes from ` +
       `${folder.unet.config.inChannels} to ${folder.unet.config.outChannels}`
   )
+}
 
 export const taskError = (task: Task, able: readonly Task[], folder: ModelFolder): DiffusionError =>
   unsupported(

@@ -138,6 +138,8 @@ export interface PipelineTraits {
   readonly defaultSize: { readonly width: number; readonly height: number }
   /** Picture pixels per latent pixel. */
   readonly factor: number
+  /** guidanceScale where none is given and the task has no default of its own. */
+  readonly defaultGuidanceScale: number
 }
 
 /** How a task's options differ from txt2img's. */
@@ -248,7 +250,7 @@ export const resolveOptions = (
     width: size('width', o.width ?? traits.defaultSize.width, multiple),
     height: size('height', o.height ?? traits.defaultSize.height, multiple),
     steps: list ? list.length : integerIn('steps', o.steps ?? task.steps ?? 50, 1, 1000),
-    guidanceScale: finite('guidanceScale', o.guidanceScale ?? task.guidanceScale ?? (traits.xl ? 5 : 7.5)),
+    guidanceScale: finite('guidanceScale', o.guidanceScale ?? task.guidanceScale ?? traits.defaultGuidanceScale),
     guidanceRescale: finite('guidanceRescale', o.guidanceRescale ?? 0, 0, 1),
     count,
     batch,

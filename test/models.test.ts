@@ -3,6 +3,7 @@ import { cp, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import type { ClipTextConfig } from '#lib/models/clip-text.js'
 import { readVaeFolder } from '#lib/models/folder.js'
 import { vaeFactor } from '#lib/models/vae.js'
 import { canonicalName, findWeights } from '#lib/models/weights.js'
@@ -69,7 +70,7 @@ test('SD1: the tiny model', async () => {
     addedInputWidth: 0,
     sampleSize: { height: 8, width: 8 }
   })
-  assert.equal(model.vae.config, {
+  assert.equal(model.vae!.config, {
     inChannels: 3,
     outChannels: 3,
     latentChannels: 4,
@@ -86,7 +87,7 @@ test('SD1: the tiny model', async () => {
     forceUpcast: true,
     sampleSize: { height: 64, width: 64 }
   })
-  assert.is(vaeFactor(model.vae.config), 8)
+  assert.is(vaeFactor(model.vae!.config), 8)
   assert.is(names(model.unet).length, 684)
   assert.equal(model.unet.weights.files, [join(tiny('sd15'), 'unet', 'diffusion_pytorch_model.safetensors')])
 })
@@ -94,11 +95,11 @@ test('SD1: the tiny model', async () => {
 test('SD1 of 2022: missing fields, old names, position_ids and a safety checker give the same model', async () => {
   const [old, now] = await Promise.all([read(tiny('sd15-legacy')), read(tiny('sd15'))])
   assert.equal(old.unet.config, now.unet.config)
-  assert.equal(old.vae.config, now.vae.config)
+  assert.equal(old.vae!.config, now.vae!.config)
   assert.equal(old.textEncoder!.config, now.textEncoder!.config)
   assert.equal(names(old.vae), names(now.vae))
   assert.equal(names(old.textEncoder), names(now.textEncoder))
-  const query = old.vae.weights.tensors.find((t) => t.name === 'decoder.mid_block.attentions.0.to_q.weight')
+  const query = old.vae!.weights.tensors.find((t) => t.name === 'decoder.mid_block.attentions.0.to_q.weight')
   assert.is(query!.stored, 'decoder.mid_block.attentions.0.query.weight')
   assert.is(old.warnings.length, 1)
   assert.match(old.warnings[0]!, 'safety checker')
@@ -116,7 +117,7 @@ test('SD2: heads per level, gelu, v-prediction config as it is', async () => {
     ]
   )
   assert.is(model.unet.config.midHeads, 4)
-  assert.is(model.textEncoder!.config.activation, 'gelu')
+  assert.is((model.textEncoder!.config as ClipTextConfig).activation, 'gelu')
   assert.is(model.scheduler.config.prediction_type, 'v_prediction')
 })
 
@@ -142,8 +143,8 @@ test('SDXL: two encoders, transformer layers per level, added embedding', async 
 
 test('the bundled model', async () => {
   const model = await read(postcard)
-  assert.is(vaeFactor(model.vae.config), 4)
-  assert.is(model.vae.config.scalingFactor, 0.23099)
+  assert.is(vaeFactor(model.vae!.config), 4)
+  assert.is(model.vae!.config.scalingFactor, 0.23099)
   assert.equal(
     model.unet.config.levels.map((l) => [l.channels, l.resnets, l.heads]),
     [

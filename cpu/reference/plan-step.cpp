@@ -124,36 +124,10 @@ void stepImage(const Image& image) {
   }
 }
 
-void checkArguments(const PlanStepArgs& args) {
-  const PlanRow& row = *args.row;
-  const Tensor& x = args.state[kX];
-  expect(x && args.p && args.modelOutput, "planStep: x, p and the model output are given");
-  expect(x.shape.rank == 4 && args.p.shape == x.shape, "planStep: latents [B, C, H, W]");
-  expect(args.branches >= 1 && row.guidance.size() + 1 >= static_cast<size_t>(args.branches),
-         "planStep: one guidance weight per extra branch");
-  expect(args.modelOutput.shape[0] == args.branches * x.shape[0], "planStep: model output [branches*B, ...]");
-  expect(args.modelOutput.shape[1] == x.shape[1] * (row.learnedRange ? 2 : 1) ||
-             (!row.learnedRange && args.modelOutput.shape[1] == 2 * x.shape[1]),
-         "planStep: model output has C channels, or 2C with a predicted variance");
-  for (const Tensor& state : args.state)
-    expect(!state || state.shape == x.shape, "planStep: state shaped like x");
-  for (const PlanWrite& write : row.writes) {
-    expect(write.to == Basis::x || write.to >= Basis::r0, "planStep: writes go to x or a register");
-    expect(bool(args.state[static_cast<int>(write.to)]), "planStep: the written tensor is given");
-    for (const PlanTerm& term : write.terms)
-      expect(term.coefficient == 0 || term.basis == Basis::m || term.basis == Basis::h ||
-                 bool(args.state[static_cast<int>(term.basis)]),
-             "planStep: every term's tensor is given");
-  }
-  if (args.mask && row.blend)
-    expect(args.state[kOrig] && args.state[kN0] && args.mask->shape.count() == x.shape.count() / x.shape[1],
-           "planStep: the blend has orig, n0 and a mask [B, 1, H, W]");
-}
-
 }  // namespace
 
 void planStepFloat(const PlanStepArgs& args) {
-  checkArguments(args);
+  checkPlanStep(args);
   const Shape& shape = args.p.shape;
   const int64_t batch = shape[0], outputCount = args.modelOutput.shape.count() / (args.branches * batch);
   for (int64_t b = 0; b < batch; b++)

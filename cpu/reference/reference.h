@@ -17,17 +17,6 @@ struct ReferenceWeight : Weight {
   std::vector<float> values;  // [rows, k]; Geglu has 2n rows; a Vector has k = 1
 };
 
-/// Checks the parts of a weight against its kind and gives their common [rows, columns] (stacked rows).
-/// A Conv has C·kh·kw columns, a Vector one. Throws Error(ModelFormat), naming the tensor, where a rank, a
-/// dtype or a length is wrong.
-struct WeightMatrix {
-  int64_t rows, columns;
-};
-WeightMatrix checkWeightParts(WeightKind kind, std::span<const HostTensor> parts);
-
-/// Element `i` of a checked part, as float.
-float weightValue(const HostTensor& part, int64_t i);
-
 class ReferenceBackend final : public Backend {
  public:
   std::string name() const override { return "reference"; }

@@ -163,6 +163,19 @@ UNet::Time UNet::prepareTime(Context& context, std::span<const float> timesteps,
   return time;
 }
 
+UNet::Time UNet::oneTime(Context& context, const Time& all) const {
+  return {context.arena.tensor({all.perRow, all.embedding.shape.last()}),
+          context.arena.tensor({all.perRow, timeColumns_}), all.perRow};
+}
+
+void UNet::selectTime(Context& context, const Time& all, int64_t row, const Time& one) const {
+  const auto copy = [&](const Tensor& from, const Tensor& to) {
+    context.backend.copyColumns(slice(context, from, row * all.perRow, all.perRow), to, 0);
+  };
+  copy(all.embedding, one.embedding);
+  copy(all.projections, one.projections);
+}
+
 Tensor UNet::run(Context& context, const Stage& stage, const Tensor& x, const Tensor* skip, const Time& time,
                  int64_t row, const Text& text) const {
   const Tensor rows = slice(context, time.projections, row * time.perRow, time.perRow);

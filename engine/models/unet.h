@@ -67,6 +67,10 @@ class UNet {
   };
   Time prepareTime(Context&, std::span<const float> timesteps, int64_t perRow,
                    const AddedConditions& = {}) const;
+  /// Copies evaluation `row` of `all` into `one`, made by oneTime(), which is then evaluation 0: where every
+  /// evaluation finds its time at the same address, they can be replayed.
+  Time oneTime(Context&, const Time& all) const;
+  void selectTime(Context&, const Time& all, int64_t row, const Time& one) const;
 
   /// Called with the output of conv_in, time_embedding, down0…, mid, up0…
   using Probe = std::function<void(const std::string& name, const Tensor& value)>;

@@ -1,9 +1,10 @@
 import { join } from 'node:path'
 import { modelFormat, unsupported } from '../errors.js'
-import { parseClipTextConfig, type ClipTextClass, type ClipTextConfig } from './clip-text.js'
 import type { ConfigJson } from './config-reader.js'
 import type { TokenizerSource } from './tokenizer-source.js'
 import { isFolder, listFolder, modelNotFound, readJson } from './files.js'
+import { partsOf, pipelineClasses, type PipelineClass, type TextPart } from './pipeline-classes.js'
+import { parseTextEncoderConfig, type TextEncoderConfig, type TextEncoderKind } from './text-encoder.js'
 import { parseUNetConfig, type UNetConfig } from './unet.js'
 import { parseVaeConfig, type VaeConfig } from './vae.js'
 import { findWeights, type ComponentKind, type ComponentWeights, type HeaderReader } from './weights.js'
@@ -14,21 +15,10 @@ export interface Component<Config> {
   readonly weights: ComponentWeights
 }
 
-/** diffusers' pipelines whose models are known here. */
-export const pipelineClasses = [
-  'StableDiffusionPipeline',
-  'StableDiffusionImg2ImgPipeline',
-  'StableDiffusionInpaintPipeline',
-  'StableDiffusionInstructPix2PixPipeline',
-  'StableDiffusionXLPipeline',
-  'StableDiffusionXLImg2ImgPipeline',
-  'StableDiffusionXLInpaintPipeline',
-  'LatentConsistencyModelPipeline'
-] as const
-export type PipelineClass = (typeof pipelineClasses)[number]
-
-/** Two text encoders and size conditions. */
-export const isSdxl = (className: PipelineClass): boolean => className.startsWith('StableDiffusionXL')
+/** A text encoder: which network its config and weights are for. */
+export interface TextComponent extends Component<TextEncoderConfig> {
+  readonly kind: TextEncoderKind
+}
 
 /** What a diffusers folder (save_pretrained) holds: checked, resolved, and nothing loaded yet. */
 export interface ModelFolder {
@@ -37,13 +27,14 @@ export interface ModelFolder {
   /** model_index.json as it is. */
   readonly index: ConfigJson
   readonly unet: Component<UNetConfig>
-  readonly vae: Component<VaeConfig>
-  /** null only in SDXL models without the first text encoder. */
-  readonly textEncoder: Component<ClipTextConfig> | null
+  /** null where the model paints pixels. */
+  readonly vae: Component<VaeConfig> | null
+  /** null in SDXL models without the first text encoder, and in models without text. */
+  readonly textEncoder: TextComponent | null
   /** In a folder's model, the tokenizer's folder. */
   readonly tokenizer: TokenizerSource | null
   /** SDXL only. */
-  readonly textEncoder2: Component<ClipTextConfig> | null
+  readonly textEncoder2: TextComponent | null
   readonly tokenizer2: TokenizerSource | null
   /** The scheduler's class and its config JSON as it is (snake_case). */
   readonly scheduler: { readonly className: string; readonly config: ConfigJson }
@@ -89,43 +80,12 @@ const readClass = (index: ConfigJson, source: string): PipelineClass => {
   return name as PipelineClass
 }
 
-/** The components that a pipeline of this class has: the text encoders' classes, and which of them may be null. */
-const textParts = (className: PipelineClass) =>
-  isSdxl(className)
-    ? [
-        {
-          encoder: 'text_encoder',
-          tokenizer: 'tokenizer',
-          classes: ['CLIPTextModel', 'CLIPTextModelWithProjection'],
-          optional: true
-        },
-        {
-          encoder: 'text_encoder_2',
-          tokenizer: 'tokenizer_2',
-          classes: ['CLIPTextModelWithProjection'],
-          optional: false
-        }
-      ]
-    : [
-        {
-          encoder: 'text_encoder',
-          tokenizer: 'tokenizer',
-          classes: ['CLIPTextModel', 'CLIPTextModelWithProjection'],
-          optional: false
-        }
-      ]
-
-const known = new Set([
-  'unet',
-  'vae',
-  'scheduler',
-  'text_encoder',
-  'tokenizer',
-  'text_encoder_2',
-  'tokenizer_2',
-  'safety_checker',
-  'feature_extractor'
-])
+/** Components that are not run, with what to say about it; others that are not used are named. */
+const notRun: Readonly<Record<string, string | null>> = {
+  safety_checker: 'The model names a safety checker; it is not run, and pictures are not filtered.',
+  feature_extractor: null, // the safety checker's
+  watermarker: 'The model names a watermarker; it is not run, and pictures are not marked.'
+}
 
 const readComponent = async <Config>(
   path: string,
@@ -176,25 +136,30 @@ export const readModelFolder = async (path: string, options: ReadFolderOptions):
       )
     return found
   }
-  required('unet', ['UNet2DConditionModel'])
-  required('vae', ['AutoencoderKL'])
+  const parts = partsOf(className)
+  required('unet', parts.unet)
+  if (parts.autoencoder) required(parts.autoencoder.name, parts.autoencoder.classes)
   required('scheduler', undefined)
-  const texts = await Promise.all(
-    textParts(className).map(async ({ encoder, tokenizer, classes, optional }) => {
-      const encoderClass = required(encoder, classes, optional)
-      if (encoderClass === null) return { encoder: null, tokenizer: null }
-      required(tokenizer, ['CLIPTokenizer', 'CLIPTokenizerFast'])
-      const parse = (json: ConfigJson, file: string): ClipTextConfig =>
-        parseClipTextConfig(json, encoderClass as ClipTextClass, file)
-      const folder = join(path, tokenizer)
-      const component = await readComponent(path, encoder, 'clip-text', parse, options)
-      if (await isFolder(folder)) return { encoder: component, tokenizer: folder }
-      if (!options.origin) throw modelNotFound(`${folder}: expected the tokenizer's folder but there is none`)
-      return { encoder: component, tokenizer: options.origin.tokenizerOf(encoder, component.config.vocabSize) }
-    })
-  )
+  const readText = async (
+    part: TextPart
+  ): Promise<{ encoder: TextComponent | null; tokenizer: TokenizerSource | null }> => {
+    const { encoder, tokenizer, kind, classes, tokenizers, optional } = part
+    const encoderClass = required(encoder, classes, optional)
+    if (encoderClass === null) return { encoder: null, tokenizer: null }
+    required(tokenizer, tokenizers)
+    const parse = (json: ConfigJson, file: string): TextEncoderConfig =>
+      parseTextEncoderConfig(kind, json, encoderClass, file)
+    const folder = join(path, tokenizer)
+    const component = { ...(await readComponent(path, encoder, kind, parse, options)), kind }
+    if (await isFolder(folder)) return { encoder: component, tokenizer: folder }
+    if (!options.origin) throw modelNotFound(`${folder}: expected the tokenizer's folder but there is none`)
+    return { encoder: component, tokenizer: options.origin.tokenizerOf(encoder, component.config.vocabSize) }
+  }
+  const texts = await Promise.all(parts.texts.map(readText))
   const unet = await readComponent(path, 'unet', 'unet', parseUNetConfig, options)
-  const vae = await readComponent(path, 'vae', 'vae', parseVaeConfig, options)
+  const vae = parts.autoencoder
+    ? await readComponent(path, parts.autoencoder.name, 'vae', parseVaeConfig, options)
+    : null
   const encoders = texts.map((text) => text.encoder)
   const requiresAestheticsScore = readFlag(index, 'requires_aesthetics_score', false, source)
   checkWidths(path, unet.config, encoders, requiresAestheticsScore ? 5 : 6)
@@ -212,7 +177,7 @@ export const readModelFolder = async (path: string, options: ReadFolderOptions):
     scheduler: await readScheduler(path, index, source),
     requiresAestheticsScore,
     forceZerosForEmptyPrompt: readFlag(index, 'force_zeros_for_empty_prompt', true, source),
-    warnings: warningsFor(index, source)
+    warnings: warningsFor(index, className, source)
   }
 }
 
@@ -240,7 +205,7 @@ const readScheduler = async (path: string, index: ConfigJson, source: string): P
 export const checkWidths = (
   path: string,
   unet: UNetConfig,
-  encoders: readonly (Component<ClipTextConfig> | null)[],
+  encoders: readonly (TextComponent | null)[],
   ids: 5 | 6,
   source = 'unet/config.json'
 ): void => {
@@ -262,13 +227,15 @@ export const checkWidths = (
     )
 }
 
-const warningsFor = (index: ConfigJson, source: string): string[] => {
+const warningsFor = (index: ConfigJson, className: PipelineClass, source: string): string[] => {
+  const { autoencoder, texts } = partsOf(className)
+  const used = ['unet', 'scheduler', autoencoder?.name, ...texts.flatMap((text) => [text.encoder, text.tokenizer])]
   const warnings: string[] = []
-  if (componentClass(index, 'safety_checker', source) !== null)
-    warnings.push('The model names a safety checker; it is not run, and pictures are not filtered.')
   for (const [name, entry] of Object.entries(index)) {
-    const isComponent = !name.startsWith('_') && Array.isArray(entry) && !known.has(name)
-    if (isComponent && componentClass(index, name, source) !== null) warnings.push(`The model's ${name} is not used.`)
+    if (name.startsWith('_') || !Array.isArray(entry) || used.includes(name)) continue
+    if (componentClass(index, name, source) === null) continue
+    const warning = name in notRun ? notRun[name]! : `The model's ${name} is not used.`
+    if (warning !== null) warnings.push(warning)
   }
   return warnings
 }

@@ -51,9 +51,10 @@ export const readModel = async (path: string, options: ReadModelOptions): Promis
     throw invalidArgument('config', 'nothing, as a diffusers folder has its own configurations,', config)
   const model = await readModelFolder(path, { readHeader, ...(variant === undefined ? {} : { variant }) })
   const { scheduler } = model
+  if (otherVae && !model.vae) throw invalidArgument('vae', 'nothing, as this model paints pixels,', vae)
   return {
     ...model,
-    vae: otherVae ? await otherVae(model.vae.config) : model.vae,
+    vae: otherVae && model.vae ? await otherVae(model.vae.config) : model.vae,
     scheduler: predictionType
       ? { ...scheduler, config: { ...scheduler.config, prediction_type: predictionType } }
       : scheduler

@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import { invalidArgument, modelFormat, unsupported } from '../errors.js'
 import { isObject } from './config-reader.js'
 import { listFolder, modelNotFound, readJson } from './files.js'
+import type { TextEncoderKind } from './text-encoder.js'
 
 /** Which part of a stored tensor is meant, and how; engine/weight-loader.h honours it. */
 export interface TensorView {
@@ -39,7 +40,7 @@ export interface Header {
 /** Reads and checks one; the native binding's readHeader. */
 export type HeaderReader = (path: string) => Header | Promise<Header>
 
-export type ComponentKind = 'clip-text' | 'clip-vision' | 'unet' | 'vae'
+export type ComponentKind = TextEncoderKind | 'clip-vision' | 'unet' | 'vae'
 
 const baseNames: Record<ComponentKind, string> = {
   'clip-text': 'model', // transformers

@@ -1,6 +1,7 @@
 import { modelFormat, unsupported } from '../../errors.js'
-import { parseClipTextConfig, type ClipTextConfig } from '../clip-text.js'
-import { checkWidths, readModelFolder, type Component, type ModelFolder } from '../folder.js'
+import { parseClipTextConfig } from '../clip-text.js'
+import { checkWidths, readModelFolder, type Component, type ModelFolder, type TextComponent } from '../folder.js'
+import { isSdxl } from '../pipeline-classes.js'
 import type { TokenizerSource } from '../tokenizer-source.js'
 import { parseUNetConfig } from '../unet.js'
 import { parseVaeConfig, type VaeConfig } from '../vae.js'
@@ -129,11 +130,11 @@ const fromShapes = async (
   const traits = vaeTraits(family, sampleSize)
   const vae = findVae(checkpoint)
   if (!vae && !options.otherVae) throw noVae(path)
-  const encoders = texts.map(({ part, text }): { part: TextPart; encoder: Component<ClipTextConfig> } => {
+  const encoders = texts.map(({ part, text }): { part: TextPart; encoder: TextComponent } => {
     const className = part.projected ? 'CLIPTextModelWithProjection' : 'CLIPTextModel'
     const json = textConfigJson(text, part.layout, part.projected)
     const config = parseClipTextConfig(json, className, path)
-    return { part, encoder: { folder: path, config, weights: textWeights(text, part.layout) } }
+    return { part, encoder: { kind: 'clip-text', folder: path, config, weights: textWeights(text, part.layout) } }
   })
   const [first, second] = (['text_encoder', 'text_encoder_2'] as const).map((component) => {
     const found = encoders.find(({ part }) => part.component === component)
@@ -185,7 +186,8 @@ const withConfig = async (
       path
     )
   const model = await readModelFolder(folder, { ...options, origin: { weightsOf, tokenizerOf } })
-  if ((model.className === 'StableDiffusionXLPipeline') !== (family === 'sdxl'))
+  const clip = [model.textEncoder, model.textEncoder2].every((text) => !text || text.kind === 'clip-text')
+  if (isSdxl(model.className) !== (family === 'sdxl') || !clip || !model.vae)
     throw modelFormat(
       `${path}: expected config for ${familyNames[family]}, as the file's tensors are, but ${folder} is of a ${model.className}`
     )

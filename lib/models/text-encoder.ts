@@ -1,0 +1,38 @@
+/** The text encoders that are known, by kind: their configs and how these are read. */
+import { parseClipTextConfig, type ClipTextClass, type ClipTextConfig } from './clip-text.js'
+import type { ConfigJson } from './config-reader.js'
+
+/** What every text encoder's config says; what else it has, its native network reads. */
+export interface TextEncoderConfig {
+  readonly vocabSize: number
+  /** Width of its states. */
+  readonly hiddenSize: number
+  /** Tokens per sequence at most. */
+  readonly maxPositions: number
+  /** Width of the projected pooled state; 0 without a projection. */
+  readonly projectionDim: number
+}
+
+interface ConfigOf {
+  'clip-text': ClipTextConfig
+}
+
+export type TextEncoderKind = keyof ConfigOf
+
+type Parser<Config> = (json: ConfigJson, className: string, source: string) => Config
+
+const parsers: { readonly [Kind in TextEncoderKind]: Parser<ConfigOf[Kind]> } = {
+  'clip-text': (json, className, source) => parseClipTextConfig(json, className as ClipTextClass, source)
+}
+
+/**
+ * @param className the class that the pipeline's model_index.json names
+ * @param source path of the file, for messages
+ * @throws ERR_ND_MODEL_FORMAT, ERR_ND_UNSUPPORTED, naming the field
+ */
+export const parseTextEncoderConfig = (
+  kind: TextEncoderKind,
+  json: ConfigJson,
+  className: string,
+  source: string
+): TextEncoderConfig => parsers[kind](json, className, source)
