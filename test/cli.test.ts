@@ -49,6 +49,18 @@ test('a picture with its parameters', async () => {
   assert.equal([parameters.width, parameters.height], [64, 64])
 })
 
+test('score: which of the texts a picture shows', async () => {
+  const texts = ['a green tree in the snow', 'a red circle on a blue background']
+  const { status, stdout, stderr } = await cli(['score', 'a.png', ...texts])
+  assert.is(status, 0, stderr)
+  assert.match(stdout, /^ +[\d.]+ +[\d.]+ %  a red circle on a blue background\n +-?[\d.]+ +[\d.]+ %  a green tree/)
+  const json = JSON.parse((await cli(['score', 'a.png', ...texts, '--json'])).stdout) as Record<string, unknown>[]
+  assert.is(json[0]!.text, texts[1])
+  const none = await cli(['score', 'none.png', ...texts])
+  assert.is(none.status, 1)
+  assert.match(none.stderr, /ERR_ND_INVALID_ARGUMENT.*none\.png/)
+})
+
 test('--image and --mask: from a picture, and only a part of it', async () => {
   const source = await cli([...paint, '-o', 'source.png', '--seed', '3', '--quiet'])
   assert.is(source.status, 0, source.stderr)

@@ -3,6 +3,7 @@ import { Command } from 'commander'
 import { choiceArgument, countArgument, integerArgument, numberArgument, seedArgument } from './arguments.js'
 import { printInspection } from './inspect.js'
 import { paint, type PaintOptions } from './paint.js'
+import { printScores, type ScoreOptions } from './score.js'
 import { packageVersion } from './version.js'
 
 const interrupt = new AbortController()
@@ -55,6 +56,17 @@ program
   .description('print what this machine offers: CPU, instruction sets, GPU, versions')
   .option('--json', 'as JSON')
   .action((options: { json?: boolean }) => printInspection(options.json ?? false))
+
+program
+  .command('score')
+  .description('print how well a picture goes with texts (CLIP score: 100 times the cosine), best first')
+  .argument('<image>', 'a picture')
+  .argument('<texts...>', 'what it may show')
+  .option('-m, --model <source>', "'postcard' (bundled) or the folder of a CLIPModel", 'postcard')
+  .option('--device <name>', "'auto', 'cpu' or 'cuda'", 'auto')
+  .option('--threads <number>', 'CPU threads (default: the physical cores)', countArgument)
+  .option('--json', 'as JSON')
+  .action((image: string, texts: string[], options: ScoreOptions) => printScores(image, texts, options))
 
 /** One line, with the code where there is one. */
 const describe = (error: unknown): string => {
