@@ -100,6 +100,7 @@ void EngineThread::loop() {
       if (job->abort) throw Error(ErrorCode::Aborted, "aborted before it began");
       Context context{*state_.backend, *state_.arena, &job->abort,
                       state_.profiling ? &state_.profile : nullptr};
+      if (job->adapters) state_.parts.use(context, state_.models, *job->adapters);
       job->run(context, state_);
     } catch (...) {
       job->error.emplace(asError(std::current_exception()));

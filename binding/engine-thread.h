@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "engine/generate.h"
+#include "engine/model-parts.h"
 
 namespace nd::binding {
 
@@ -22,6 +23,7 @@ struct EngineState {
   std::unique_ptr<Backend> backend;
   std::unique_ptr<Arena> arena;  // after backend: destroyed before it
   Models models;
+  ModelParts parts;  // what the models were built from
   Profile profile;
   bool profiling = false;
 };
@@ -38,6 +40,8 @@ class Job {
   Napi::Promise::Deferred deferred;  // JavaScript's thread only
   Napi::FunctionReference onStep;    // JavaScript's thread only; empty where nobody listens
   std::atomic<bool> abort{false};
+  /// The adapters that the models must have when it runs; nothing where it does not care.
+  std::optional<std::vector<AdapterUse>> adapters;
   std::optional<Error> error;
   /// Runs a function on JavaScript's thread; set before run().
   std::function<void(std::function<void(Napi::Env)>)> post;

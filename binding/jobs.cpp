@@ -36,85 +36,6 @@ void expectChannels(const Shape& shape, const char* name, int64_t channels) {
                        static_cast<long long>(channels), name, shape.text().c_str()));
 }
 
-/// undefined, or { rows?: [begin, end], transpose?: boolean }.
-TensorView tensorView(const Napi::Value& value) {
-  TensorView view;
-  if (value.IsUndefined()) return view;
-  const auto o = value.As<Napi::Object>();
-  if (const Napi::Value rows = o.Get("rows"); !rows.IsUndefined()) {
-    const auto range = rows.As<Napi::Array>();
-    view.begin = range.Get(0u).As<Napi::Number>().Int64Value();
-    view.end = range.Get(1u).As<Napi::Number>().Int64Value();
-  }
-  view.transpose = o.Get("transpose").ToBoolean();
-  return view;
-}
-
-/// load('textEncoder' | 'imageEncoder' | 'unet' | 'vae', config, files, [name, file, stored, { rows?,
-/// transpose? }?][])
-class Load : public Job {
- public:
-  explicit Load(const Napi::CallbackInfo& info) : Job(info.Env()) {
-    component_ = info[0].As<Napi::String>();
-    const auto config = info[1].As<Napi::Object>();
-    if (component_ == "unet")
-      unet_ = unetConfig(config);
-    else if (component_ == "vae")
-      vae_ = vaeConfig(config), scaling_ = latentScaling(config);
-    else if (component_ == "textEncoder")
-      text_ = clipTextConfig(config);
-    else if (component_ == "imageEncoder")
-      vision_ = clipVisionConfig(config);
-    else
-      throw Error(ErrorCode::InvalidArgument,
-                  "Expected 'textEncoder', 'imageEncoder', 'unet' or 'vae' but received " + component_);
-    const auto files = info[2].As<Napi::Array>();
-    for (uint32_t i = 0; i < files.Length(); i++) files_.push_back(files.Get(i).As<Napi::String>());
-    const auto tensors = info[3].As<Napi::Array>();
-    for (uint32_t i = 0; i < tensors.Length(); i++) {
-      const auto t = tensors.Get(i).As<Napi::Array>();
-      sources_.push_back({t.Get(0u).As<Napi::String>(), t.Get(1u).As<Napi::Number>().Uint32Value(),
-                          t.Get(2u).As<Napi::String>(), tensorView(t.Get(3u))});
-      if (sources_.back().file >= files_.size())
-        throw Error(ErrorCode::InvalidArgument, "Expected a file's index in tensors");
-    }
-  }
-  void run(Context& context, EngineState& state) override {
-    TensorMap tensors(component_);
-    std::vector<std::shared_ptr<const SafetensorsFile>> open;
-    for (const std::string& path : files_) open.push_back(SafetensorsFile::open(path));
-    for (const Source& s : sources_) tensors.add(s.name, open[s.file], s.stored, s.view);
-    const WeightLoader loader(context.backend, tensors);
-    if (component_ == "unet")
-      state.models.unet = std::make_unique<UNet>(unet_, loader);
-    else if (component_ == "textEncoder")
-      state.models.textEncoders.push_back(std::make_unique<ClipText>(text_, loader));
-    else if (component_ == "imageEncoder")
-      state.models.imageEncoder = std::make_unique<ClipVision>(vision_, loader);
-    else {
-      state.models.vae = std::make_unique<Vae>(vae_, loader);
-      state.models.scaling = scaling_;
-    }
-  }
-  Napi::Value result(Napi::Env env) override { return env.Undefined(); }
-
- private:
-  struct Source {
-    std::string name;
-    uint32_t file;
-    std::string stored;
-    TensorView view;
-  };
-  std::string component_;
-  ClipTextConfig text_;
-  ClipVisionConfig vision_;
-  UNetConfig unet_;
-  VaeConfig vae_;
-  LatentScaling scaling_;
-  std::vector<std::string> files_;
-  std::vector<Source> sources_;
-};
-
 /// encodeText(encoder, ids, length)
 class EncodeText : public Job {
  public:
@@ -331,6 +252,7 @@ class Unload : public Job {
   using Job::Job;
   void run(Context&, EngineState& state) override {
     state.models = {};
+    state.parts = {};
     state.arena->trim();
   }
   Napi::Value result(Napi::Env env) override { return env.Undefined(); }
@@ -382,7 +304,6 @@ class MemoryRead : public Job {
 
 }  // namespace
 
-std::shared_ptr<Job> loadJob(const Napi::CallbackInfo& info) { return std::make_shared<Load>(info); }
 std::shared_ptr<Job> encodeTextJob(const Napi::CallbackInfo& info) {
   return std::make_shared<EncodeText>(info);
 }

@@ -7,7 +7,13 @@
 
 namespace nd::binding {
 
+// load-jobs.cpp
 std::shared_ptr<Job> loadJob(const Napi::CallbackInfo&);
+std::shared_ptr<Job> addAdapterJob(const Napi::CallbackInfo&);
+std::shared_ptr<Job> removeAdapterJob(const Napi::CallbackInfo&);
+std::shared_ptr<Job> applyAdaptersJob(const Napi::CallbackInfo&);
+std::shared_ptr<Job> setAddedTokensJob(const Napi::CallbackInfo&);
+// jobs.cpp
 std::shared_ptr<Job> encodeTextJob(const Napi::CallbackInfo&);
 std::shared_ptr<Job> encodeImagesJob(const Napi::CallbackInfo&);  // clip-jobs.cpp
 std::shared_ptr<Job> predictJob(const Napi::CallbackInfo&);

@@ -16,6 +16,11 @@ Napi::Function Session::define(Napi::Env env) {
                          InstanceMethod<&Session::vaeEncode>("vaeEncode"),
                          InstanceMethod<&Session::vaeDecode>("vaeDecode"),
                          InstanceMethod<&Session::generate>("generate"),
+                         InstanceMethod<&Session::addAdapter>("addAdapter"),
+                         InstanceMethod<&Session::removeAdapter>("removeAdapter"),
+                         InstanceMethod<&Session::useAdapters>("useAdapters"),
+                         InstanceMethod<&Session::applyAdapters>("applyAdapters"),
+                         InstanceMethod<&Session::setAddedTokens>("setAddedTokens"),
                          InstanceMethod<&Session::unload>("unload"),
                          InstanceMethod<&Session::profile>("profile"),
                          InstanceMethod<&Session::memory>("memory"),
@@ -54,13 +59,13 @@ Napi::Value Session::load(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] { return submit(loadJob(info)); });
 }
 Napi::Value Session::encodeText(const Napi::CallbackInfo& info) {
-  return guarded(info.Env(), [&] { return submit(encodeTextJob(info)); });
+  return guarded(info.Env(), [&] { return submit(adapted(encodeTextJob(info))); });
 }
 Napi::Value Session::encodeImages(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] { return submit(encodeImagesJob(info)); });
 }
 Napi::Value Session::predict(const Napi::CallbackInfo& info) {
-  return guarded(info.Env(), [&] { return submit(predictJob(info)); });
+  return guarded(info.Env(), [&] { return submit(adapted(predictJob(info))); });
 }
 Napi::Value Session::vaeEncode(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] { return submit(vaeJob(info, /*encode=*/true)); });
@@ -68,6 +73,37 @@ Napi::Value Session::vaeEncode(const Napi::CallbackInfo& info) {
 Napi::Value Session::vaeDecode(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] { return submit(vaeJob(info, /*encode=*/false)); });
 }
+std::shared_ptr<Job> Session::adapted(std::shared_ptr<Job> job) {
+  job->adapters = adapters_;
+  return job;
+}
+
+Napi::Value Session::addAdapter(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(addAdapterJob(info)); });
+}
+Napi::Value Session::removeAdapter(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(removeAdapterJob(info)); });
+}
+Napi::Value Session::applyAdapters(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(adapted(applyAdaptersJob(info))); });
+}
+Napi::Value Session::setAddedTokens(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(setAddedTokensJob(info)); });
+}
+
+Napi::Value Session::useAdapters(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    std::vector<AdapterUse> uses;
+    const auto list = info[0].As<Napi::Array>();
+    for (uint32_t i = 0; i < list.Length(); i++) {
+      const auto o = list.Get(i).As<Napi::Object>();
+      uses.push_back({static_cast<uint32_t>(integer(o, "id")), number(o, "unet"), number(o, "textEncoder")});
+    }
+    adapters_ = std::move(uses);
+    return info.Env().Undefined();
+  });
+}
+
 Napi::Value Session::unload(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] { return submit(unloadJob(info)); });
 }
@@ -80,7 +116,7 @@ Napi::Value Session::memory(const Napi::CallbackInfo& info) {
 
 Napi::Value Session::generate(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
-    const std::shared_ptr<Job> job = generateJobOf(info);
+    const std::shared_ptr<Job> job = adapted(generateJobOf(info));
     const Napi::Env env = info.Env();
     Napi::Object out = Napi::Object::New(env);
     out.Set("abort", Napi::Function::New(env, [job](const Napi::CallbackInfo&) { job->abort = true; }));

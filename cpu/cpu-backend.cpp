@@ -11,6 +11,7 @@ static_assert(static_cast<int>(Act::None) == static_cast<int>(Activation::None))
 static_assert(static_cast<int>(Act::Silu) == static_cast<int>(Activation::Silu));
 static_assert(static_cast<int>(Act::Gelu) == static_cast<int>(Activation::Gelu));
 static_assert(static_cast<int>(Act::QuickGelu) == static_cast<int>(Activation::QuickGelu));
+static_assert(static_cast<int>(Act::Relu) == static_cast<int>(Activation::Relu));
 
 Scratch::~Scratch() { freeAligned(data_); }
 

@@ -23,12 +23,12 @@ void forRows(ThreadPool& pool, int64_t rows, int64_t columns, Body&& body) {
 }
 }  // namespace
 
-void CpuBackend::add(Tensor a, Tensor b, Tensor y) {
+void CpuBackend::add(Tensor a, Tensor b, float scale, Tensor y) {
   const int64_t columns = y.shape.last();
   forRows(pool_, y.shape.rows(), columns, [&](int64_t r) {
     const float *p = row(a, r), *q = row(b, r);
     float* to = row(y, r);
-    for (int64_t c = 0; c < columns; c++) to[c] = p[c] + q[c];
+    for (int64_t c = 0; c < columns; c++) to[c] = p[c] + scale * q[c];
   });
 }
 

@@ -20,6 +20,7 @@ enum class Activation : uint8_t {
   Silu,       // x · sigmoid(x)
   Gelu,       // x · Φ(x), exact (erf)
   QuickGelu,  // x · sigmoid(1.702 x)
+  Relu,       // max(x, 0)
 };
 
 /// How a weight will be used; the backend chooses its layout from it.
@@ -170,7 +171,7 @@ class Backend {
   virtual void attention(const AttentionArgs&) = 0;
   virtual void embed(const EmbedArgs&) = 0;
   virtual void activate(Tensor x, Activation activation, Tensor y) = 0;
-  virtual void add(Tensor a, Tensor b, Tensor y) = 0;                    // same shapes
+  virtual void add(Tensor a, Tensor b, float scale, Tensor y) = 0;       // y = a + scale · b; y may be a
   virtual void gatherRows(Tensor x, const int32_t* rows, Tensor y) = 0;  // y[i] = x.row(rows[i])
   virtual void copyColumns(Tensor x, Tensor y, int64_t column) = 0;      // y[:, column..] = x
 

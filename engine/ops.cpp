@@ -183,11 +183,12 @@ Tensor activate(Context& context, const Tensor& x, Activation activation) {
   return y;
 }
 
-Tensor add(Context& context, const Tensor& a, const Tensor& b) {
-  expect(a.shape.count() == b.shape.count() && a.contiguous() && b.contiguous(), "add: same shapes");
-  const Tensor y = context.arena.tensor(a.shape);
+Tensor add(Context& context, const Tensor& a, const Tensor& b, float scale, const Tensor* into) {
+  expect(a.shape.last() == b.shape.last() && a.shape.rows() == b.shape.rows(), "add: same shapes");
+  const Tensor y = into ? *into : context.arena.tensor(a.shape);
+  expect(y.shape.last() == a.shape.last() && y.shape.rows() == a.shape.rows(), "add: into of the same shape");
   Timer timer(context, label(context, "add %lld", ll(y.shape.count())), double(y.shape.count()));
-  context.backend.add(a, b, y);
+  context.backend.add(a, b, scale, y);
   return y;
 }
 

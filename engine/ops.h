@@ -88,7 +88,8 @@ Tensor attention(Context&, const Tensor& q, const Tensor& k, const Tensor& v, in
 Tensor embed(Context&, const WeightPtr& table, const WeightPtr& positions, std::span<const int32_t> ids,
              int64_t length);
 Tensor activate(Context&, const Tensor& x, Activation);
-Tensor add(Context&, const Tensor& a, const Tensor& b);
+/// a + scale · b, of the same shape; `into` may be a.
+Tensor add(Context&, const Tensor& a, const Tensor& b, float scale = 1, const Tensor* into = nullptr);
 /// x [..., C] as a matrix → [rows.size(), C].
 Tensor gatherRows(Context&, const Tensor& x, std::span<const int32_t> rows);
 /// Side by side along the last dimension.

@@ -1,6 +1,7 @@
 #include "engine/weight-loader.h"
 
 #include <cstring>
+#include <utility>
 
 namespace nd {
 
@@ -76,13 +77,59 @@ HostTensor TensorMap::get(const std::string& name, const Shape& shape) const {
   return tensor;
 }
 
+std::optional<Shape> TensorMap::shape(const std::string& name) const {
+  const auto found = sources_.find(name);
+  if (found == sources_.end()) return std::nullopt;
+  const TensorView& view = found->second.view;
+  Shape shape = found->second.file->tensor(found->second.stored).shape;
+  if (view.end >= 0 && shape.rank > 0) shape.dim[0] = view.end - view.begin;
+  if (view.transpose && shape.rank == 2) std::swap(shape.dim[0], shape.dim[1]);
+  return shape;
+}
+
 void TensorMap::discard(const HostTensor& tensor) const {
   for (const auto& file : files_) file->discard(tensor);  // each looks whether it is its own
 }
 
-WeightPtr WeightLoader::weight(WeightKind kind, const std::vector<HostTensor>& parts) const {
-  WeightPtr weight = backend_.makeWeight(kind, parts);
-  for (const HostTensor& part : parts) tensors_.discard(part);
+WeightPtr WeightCache::find(const std::string& key) {
+  const auto found = known_.find(key);
+  if (found == known_.end()) return nullptr;
+  return used_[key] = found->second;
+}
+
+void WeightCache::commit() {
+  known_ = std::move(used_);
+  used_.clear();
+}
+
+WeightPtr WeightLoader::weight(WeightKind kind, const std::vector<TensorRef>& parts) const {
+  std::string key = std::to_string(static_cast<int>(kind));
+  std::vector<bool> edited;
+  for (const TensorRef& part : parts) {
+    const std::string edit = edits_ ? edits_->key(part.name) : std::string();
+    edited.push_back(!edit.empty());
+    key += '\n' + part.name + '\n' + edit;
+  }
+  if (cache_)
+    if (WeightPtr known = cache_->find(key)) return known;
+
+  std::vector<HostTensor> stored, tensors;
+  std::vector<std::vector<float>> changed;  // owns the edited values
+  for (size_t i = 0; i < parts.size(); i++) {
+    stored.push_back(tensors_.get(parts[i].name, parts[i].shape));
+    tensors.push_back(stored.back());
+    if (parts[i].as) {
+      expect(parts[i].as->count() == parts[i].shape.count(), "as: a shape of as many values");
+      tensors.back().shape = *parts[i].as;
+    }
+    if (!edited[i]) continue;
+    changed.push_back(edits_->apply(parts[i].name, stored.back()));
+    tensors.back().data = changed.back().data();
+    tensors.back().dtype = DType::F32;
+  }
+  WeightPtr weight = backend_.makeWeight(kind, tensors);
+  for (const HostTensor& tensor : stored) tensors_.discard(tensor);
+  if (cache_) cache_->add(key, weight);
   return weight;
 }
 
@@ -100,7 +147,7 @@ Linear WeightLoader::linear(const std::string& name, int64_t in, int64_t out, bo
 
 Linear WeightLoader::linears(const std::vector<std::string>& names, int64_t in, int64_t out,
                              bool bias) const {
-  std::vector<HostTensor> weights, biases;
+  std::vector<TensorRef> weights, biases;
   for (const std::string& name : names) {
     weights.push_back(tensor(name + ".weight", {out, in}));
     if (bias) biases.push_back(tensor(name + ".bias", {out}));

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <unordered_map>
@@ -32,6 +33,8 @@ class TensorMap {
   /// not count ([C, C, 1, 1] is [C, C]). The bytes lie in the file, also those of a range of rows; a
   /// transposed tensor is a copy that lives as long as this map. Not thread-safe.
   HostTensor get(const std::string& name, const Shape& shape) const;
+  /// The stored shape, views applied, or an empty one where there is no such tensor.
+  std::optional<Shape> shape(const std::string& name) const;
   /// Says that a tensor has been laid out: a model need not be resident twice while it loads.
   void discard(const HostTensor& tensor) const;
   const std::string& component() const { return component_; }
@@ -50,12 +53,49 @@ class TensorMap {
   mutable std::vector<std::vector<uint64_t>> copies_;  // words, so that every element is aligned
 };
 
+/// A tensor that a weight is made of: its canonical name and the shape that the model expects.
+struct TensorRef {
+  std::string name;
+  Shape shape;
+  std::optional<Shape> as;  // the same values seen under another shape: how the weight takes them
+};
+
+/// What changes stored tensors before they are laid out.
+class WeightEdits {
+ public:
+  virtual ~WeightEdits() = default;
+  /// Tells apart what a tensor may become; empty where it stays as it is stored.
+  virtual std::string key(const std::string& tensor) const = 0;
+  /// The changed tensor, float32.
+  virtual std::vector<float> apply(const std::string& tensor, const HostTensor& stored) const = 0;
+};
+
+/// Finished weights by what they were made of: a component that is built anew shares those that are the same.
+class WeightCache {
+ public:
+  WeightPtr find(const std::string& key);
+  void add(const std::string& key, const WeightPtr& weight) { used_[key] = weight; }
+  /// After a build: forgets what it did not use; after one that failed: what it added.
+  void commit();
+  void rollback() { used_.clear(); }
+
+ private:
+  std::unordered_map<std::string, WeightPtr> known_, used_;
+};
+
 /// A TensorMap seen from one module: at("down_blocks.0") is the loader of that submodule.
 class WeightLoader {
  public:
-  WeightLoader(Backend& backend, const TensorMap& tensors) : backend_(backend), tensors_(tensors) {}
+  /// Without a cache every weight is laid out; without edits it is as stored.
+  WeightLoader(Backend& backend, const TensorMap& tensors, WeightCache* cache = nullptr,
+               const WeightEdits* edits = nullptr)
+      : backend_(backend), tensors_(tensors), cache_(cache), edits_(edits) {}
 
-  WeightLoader at(const std::string& module) const { return {backend_, tensors_, prefix_ + module + "."}; }
+  WeightLoader at(const std::string& module) const {
+    WeightLoader loader(*this);
+    loader.prefix_ += module + ".";
+    return loader;
+  }
   WeightLoader at(const std::string& list, int64_t i) const { return at(list + "." + std::to_string(i)); }
 
   Linear linear(const std::string& name, int64_t in, int64_t out, bool bias = true) const;
@@ -68,16 +108,16 @@ class WeightLoader {
   Norm norm(const std::string& name, int64_t channels, float epsilon, int groups = 1) const;
   WeightPtr table(const std::string& name, int64_t rows, int64_t columns) const;
   WeightPtr vector(const std::string& name, int64_t n) const;
-  WeightPtr weight(WeightKind kind, const std::vector<HostTensor>& parts) const;
-  HostTensor tensor(const std::string& name, const Shape& shape) const {
-    return tensors_.get(prefix_ + name, shape);
+  WeightPtr weight(WeightKind kind, const std::vector<TensorRef>& parts) const;
+  TensorRef tensor(const std::string& name, const Shape& shape, std::optional<Shape> as = {}) const {
+    return {prefix_ + name, shape, as};
   }
 
  private:
-  WeightLoader(Backend& backend, const TensorMap& tensors, std::string prefix)
-      : backend_(backend), tensors_(tensors), prefix_(std::move(prefix)) {}
   Backend& backend_;
   const TensorMap& tensors_;
+  WeightCache* cache_;
+  const WeightEdits* edits_;
   std::string prefix_;
 };
 

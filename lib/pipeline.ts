@@ -1,9 +1,8 @@
-import { existsSync } from 'node:fs'
-import { basename, join } from 'node:path'
-import { native, packageRoot, translating, translatingSync, type NativeSession } from './binding.js'
+import { basename } from 'node:path'
+import { native, translating, translatingSync, type NativeSession } from './binding.js'
 import { disposedError, TextEncoder, UNet, Vae } from './components.js'
 import { chooseDevice } from './device.js'
-import { DiffusionError, invalidArgument, unsupported } from './errors.js'
+import { invalidArgument, unsupported } from './errors.js'
 import type { Component, ModelFolder, TextComponent } from './models/folder.js'
 import { readModel } from './models/model.js'
 import { isSdxl, partsOf } from './models/pipeline-classes.js'
@@ -20,6 +19,7 @@ import {
   type Img2ImgOptions,
   type InpaintOptions
 } from './img2img-options.js'
+import { resolveSource } from './source.js'
 import { paintedChannels, taskError, tasks, tasksOf, unetChannelsError, type Task } from './tasks.js'
 import type { ClipTokenizer } from './tokenizer/clip-tokenizer.js'
 import { generate, type GenerationResult, type Txt2ImgModels } from './txt2img.js'
@@ -45,7 +45,18 @@ export interface LoadOptions {
   variant?: string
   /** Ends the loading between two components. */
   signal?: AbortSignal
-  onProgress?: (event: { component: string; loaded: number; total: number }) => void
+  /** Components laid out; before that, of models from the hub, bytes of all files (`component: 'download'`). */
+  onProgress?: (event: { component: string; loaded: number; total: number; file?: string }) => void
+  /** Hub: a branch, tag or commit; 'main' by default. */
+  revision?: string
+  /** Hub: where models are kept; default HF_HUB_CACHE, or hub/ in HF_HOME: Python's cache, read and filled in place. */
+  cacheDir?: string
+  /** Hub: instead of HF_TOKEN or what `hf auth login` stored; false sends none. */
+  token?: string | false
+  /** Hub: read the cache alone, as HF_HUB_OFFLINE=1 does. */
+  localFilesOnly?: boolean
+  /** SHA-256 that a downloaded single file must have. */
+  sha256?: string
 }
 
 const known: readonly (keyof LoadOptions)[] = [
@@ -58,7 +69,12 @@ const known: readonly (keyof LoadOptions)[] = [
   'predictionType',
   'variant',
   'signal',
-  'onProgress'
+  'onProgress',
+  'revision',
+  'cacheDir',
+  'token',
+  'localFilesOnly',
+  'sha256'
 ]
 
 /** What `for await (const e of pipe.stream(…))` yields: the steps, and at the end the result. */
@@ -129,10 +145,10 @@ export class Pipeline {
   }
 
   /**
-   * Loads a model: a folder in the diffusers layout, a .safetensors checkpoint in the original one (SD1, SD2, SDXL), or
-   * 'postcard', the bundled one.
+   * Loads a model: a folder in the diffusers layout, a .safetensors checkpoint in the original one (SD1, SD2, SDXL),
+   * 'org/name' on the Hugging Face hub, an https address of a checkpoint, or 'postcard', the bundled one.
    * @throws DiffusionError ERR_ND_MODEL_NOT_FOUND, ERR_ND_MODEL_FORMAT, ERR_ND_UNSUPPORTED, ERR_ND_INVALID_ARGUMENT,
-   *   ERR_ND_CUDA_UNAVAILABLE, ERR_ND_OUT_OF_MEMORY, ERR_ND_NO_BINARY; signal.reason
+   *   ERR_ND_CUDA_UNAVAILABLE, ERR_ND_OUT_OF_MEMORY, ERR_ND_NO_BINARY, ERR_ND_DOWNLOAD, ERR_ND_ACCESS; signal.reason
    */
   static async fromPretrained(source: string, options: LoadOptions = {}): Promise<Pipeline> {
     knownKeys('fromPretrained', options, known)
@@ -142,7 +158,6 @@ export class Pipeline {
     signal?.throwIfAborted()
     const choice = chooseDevice(options.device ?? 'auto', options.dtype ?? 'auto')
     const threads = options.threads === undefined ? 0 : integerIn('threads', options.threads, 1, 1024)
-    const path = resolveSource(source)
     const { variant, config, predictionType } = options
     if (predictionType !== undefined && options.scheduler instanceof Scheduler)
       throw invalidArgument(
@@ -150,7 +165,9 @@ export class Pipeline {
         'nothing next to a scheduler instance, which has its own,',
         predictionType
       )
-    const folder = await readModel(path, { readHeader, variant, config, predictionType, vae: options.vae })
+    const { path, prefer, warnings } = await resolveSource(source, options)
+    const read = await readModel(path, { readHeader, variant, prefer, config, predictionType, vae: options.vae })
+    const folder = { ...read, warnings: [...warnings, ...read.warnings] }
     if (tasksOf(folder).length === 0) throw unetChannelsError(folder)
     const scheduler = chooseScheduler(options.scheduler, folder)
     const tokenizers = [folder.tokenizer, folder.tokenizer2].filter((t) => t !== null).map(loadTokenizer)
@@ -171,7 +188,7 @@ export class Pipeline {
       await session.unload()
       throw error
     }
-    return new Pipeline(session, folder, tokenizers, choice, scheduler, basename(path, '.safetensors'))
+    return new Pipeline(session, folder, tokenizers, choice, scheduler, basename(source, '.safetensors'))
   }
 
   /** @throws DiffusionError ERR_ND_UNSUPPORTED where the model paints pixels */
@@ -339,22 +356,6 @@ const loadComponent = (
       weights.tensors.map((t) => [t.name, t.file, t.stored, t.view] as const)
     )
   )
-
-const resolveSource = (source: unknown): string => {
-  if (typeof source !== 'string' || source === '')
-    throw invalidArgument('source', "the path of a model's folder or .safetensors file, or 'postcard'", source)
-  if (source === 'postcard' && !existsSync(source)) return join(packageRoot, 'models', 'postcard')
-  if (/\.(ckpt|pt|pth|bin)$/.test(source))
-    throw unsupported(
-      `${source}: pickled weights can run code and are not loaded; convert the model with diffusers' save_pretrained(folder, safe_serialization=True)`
-    )
-  if (!existsSync(source) && !source.endsWith('.safetensors') && /^[\w.-]+\/[\w.-]+$/.test(source))
-    throw new DiffusionError(
-      'ERR_ND_MODEL_NOT_FOUND',
-      `${source}: expected an existing folder; downloads from the hub are not supported yet: fetch it with \`hf download ${source}\` and give the folder's path`
-    )
-  return source
-}
 
 const checkScheduler = (value: unknown): Scheduler => {
   if (!(value instanceof Scheduler))

@@ -25,6 +25,8 @@ inline void activateMany(const float* x, float* y, int64_t count, Act act) {
       return activateStretch<Act::Gelu>(x, y, count);
     case Act::QuickGelu:
       return activateStretch<Act::QuickGelu>(x, y, count);
+    case Act::Relu:
+      return activateStretch<Act::Relu>(x, y, count);
   }
 }
 

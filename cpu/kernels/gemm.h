@@ -65,6 +65,7 @@ ND_INLINE Vec activate(Vec x) {
   if constexpr (A == Act::Silu) return silu(x);
   if constexpr (A == Act::Gelu) return gelu(x);
   if constexpr (A == Act::QuickGelu) return quickGelu(x);
+  if constexpr (A == Act::Relu) return max(Vec::zero(), x);
   return x;
 }
 
@@ -106,6 +107,8 @@ inline void gemmEpilogue(const GemmEpilogue& e) {
       return epilogueRows<Act::Gelu>(e);
     case Act::QuickGelu:
       return epilogueRows<Act::QuickGelu>(e);
+    case Act::Relu:
+      return epilogueRows<Act::Relu>(e);
   }
 }
 

@@ -9,7 +9,7 @@
 namespace nd {
 
 /// engine/backend.h's Activation, value for value (cpu-backend.cpp asserts it).
-enum class Act : int { None, Silu, Gelu, QuickGelu };
+enum class Act : int { None, Silu, Gelu, QuickGelu, Relu };
 
 /// Upper bounds over all instruction sets, for fixed-size buffers in the drivers.
 constexpr int kMaxMr = 14, kMaxNr = 48;

@@ -1,5 +1,5 @@
 // Activations: SiLU x·sigmoid(x), GELU x·Φ(x) with the exact normal distribution function (Hendrycks & Gimpel
-// 2016), QuickGELU x·sigmoid(1.702 x) (CLIP).
+// 2016), QuickGELU x·sigmoid(1.702 x) (CLIP), ReLU max(x, 0).
 #include <cmath>
 
 #include "cpu/reference/reference.h"
@@ -16,6 +16,8 @@ double reference::activate(double x, Activation activation) {
       return 0.5 * x * std::erfc(-x * 0.70710678118654752440);  // erfc: no cancellation at x << 0
     case Activation::QuickGelu:
       return x / (1 + std::exp(-1.702 * x));
+    case Activation::Relu:
+      return x < 0 ? 0 : x;
   }
   return x;
 }

@@ -1,12 +1,12 @@
-// Operations that only move or add rows: y = a + b, y[i] = x[rows[i]], y[:, column..] = x.
+// Operations that only move or add rows: y = a + scale · b, y[i] = x[rows[i]], y[:, column..] = x.
 #include "cpu/reference/reference.h"
 
 namespace nd {
 
-void ReferenceBackend::add(Tensor a, Tensor b, Tensor y) {
+void ReferenceBackend::add(Tensor a, Tensor b, float scale, Tensor y) {
   for (int64_t r = 0; r < y.shape.rows(); r++)
     for (int64_t c = 0; c < y.shape.last(); c++)
-      reference::row(y, r)[c] = reference::row(a, r)[c] + reference::row(b, r)[c];
+      reference::row(y, r)[c] = reference::row(a, r)[c] + scale * reference::row(b, r)[c];
 }
 
 void ReferenceBackend::gatherRows(Tensor x, const int32_t* rows, Tensor y) {

@@ -7,13 +7,6 @@ namespace nd {
 
 namespace {
 
-/// The same values under another shape: nothing moves in a file.
-HostTensor reshaped(HostTensor tensor, const Shape& shape) {
-  expect(tensor.shape.count() == shape.count(), "a reshaped weight has as many values");
-  tensor.shape = shape;
-  return tensor;
-}
-
 /// [B, C, S, S] → [B·P, C·p·p], patches row by row, each in the order of a convolution's weights.
 std::vector<float> patchRows(const std::vector<float>& pixels, int64_t batch, const ClipVisionConfig& c) {
   const int64_t size = c.imageSize, p = c.patchSize, side = size / p;
@@ -38,12 +31,12 @@ ClipVision::ClipVision(const ClipVisionConfig& c, const WeightLoader& root)
     : config_(c), patches_((c.imageSize / c.patchSize) * (c.imageSize / c.patchSize)) {
   const WeightLoader vision = root.at("vision_model");
   const int64_t width = c.hiddenSize;
-  patch_.weight =
-      root.weight(WeightKind::Linear, {reshaped(vision.tensor("embeddings.patch_embedding.weight",
-                                                              {width, c.channels, c.patchSize, c.patchSize}),
-                                                {width, c.channels * c.patchSize * c.patchSize})});
-  classToken_ = root.weight(WeightKind::Table,
-                            {reshaped(vision.tensor("embeddings.class_embedding", {width}), {1, width})});
+  patch_.weight = root.weight(
+      WeightKind::Linear,
+      {vision.tensor("embeddings.patch_embedding.weight", {width, c.channels, c.patchSize, c.patchSize},
+                     Shape{width, c.channels * c.patchSize * c.patchSize})});
+  classToken_ =
+      root.weight(WeightKind::Table, {vision.tensor("embeddings.class_embedding", {width}, Shape{1, width})});
   positions_ = vision.table("embeddings.position_embedding.weight", 1 + patches_, width);
   normIn_ = vision.norm("pre_layrnorm", width, c.layerNormEps);  // transformers' own spelling
   const ClipLayerConfig layer{.hiddenSize = width,

@@ -37,9 +37,15 @@ class ClipText {
   }
   const ClipTextConfig& config() const { return config_; }
 
+  /// Embeddings [rows, hiddenSize] of the ids vocabSize, vocabSize + 1, …: textual inversion; or none.
+  void setAddedTokens(WeightPtr table) { added_ = std::move(table); }
+  const WeightPtr& addedTokens() const { return added_; }
+
  private:
+  Tensor embeddings(Context&, std::span<const int32_t> ids, int64_t length) const;
+
   ClipTextConfig config_;
-  WeightPtr tokens_, positions_;
+  WeightPtr tokens_, positions_, added_;
   std::vector<ClipLayer> layers_;
   Norm finalNorm_;
   Linear projection_;

@@ -102,7 +102,7 @@ class UNet {
   std::vector<Block> down_, up_;
   std::vector<Stage> mid_;
   // Filled by makeStage in the order of construction.
-  std::vector<HostTensor> timeWeights_, timeBiases_;
+  std::vector<TensorRef> timeWeights_, timeBiases_;
   int64_t timeColumns_ = 0;
   int textCount_ = 0;
 };

@@ -50,6 +50,8 @@ export interface ReadFolderOptions {
   readonly readHeader: HeaderReader
   /** Weights from *.VARIANT.safetensors, as diffusers' `variant`. */
   readonly variant?: string
+  /** Without `variant`: the one to take where a component has it. */
+  readonly prefer?: string
   /** Where the weights come from if not from the folder, and what stands in for a tokenizer that it lacks. */
   readonly origin?: {
     weightsOf(component: string): ComponentWeights
@@ -100,7 +102,8 @@ const readComponent = async <Config>(
   const source = join(folder, 'config.json')
   const config = parse(await readJson(source, "the component's config"), source)
   const weights =
-    options.origin?.weightsOf(name) ?? (await findWeights(folder, kind, options.readHeader, options.variant))
+    options.origin?.weightsOf(name) ??
+    (await findWeights(folder, kind, options.readHeader, options.variant, options.prefer))
   return { folder, config, weights }
 }
 

@@ -11,6 +11,8 @@ export interface ReadModelOptions {
   readonly readHeader: CheckpointReader
   /** Folders: weights from *.VARIANT.safetensors. */
   readonly variant?: string | undefined
+  /** Folders: the variant to take where a component has it and `variant` is not given. */
+  readonly prefer?: string | undefined
   /** Single files: a diffusers folder with the configurations to use. */
   readonly config?: string | undefined
   /** Another VAE: a folder, or a file in the original layout. */
@@ -30,7 +32,7 @@ const readVae = async (path: string, own: VaeTraits, readHeader: CheckpointReade
  * @throws ERR_ND_INVALID_ARGUMENT, ERR_ND_MODEL_NOT_FOUND, ERR_ND_MODEL_FORMAT, ERR_ND_UNSUPPORTED
  */
 export const readModel = async (path: string, options: ReadModelOptions): Promise<ModelFolder> => {
-  const { readHeader, variant, config, vae, predictionType } = options
+  const { readHeader, variant, prefer, config, vae, predictionType } = options
   for (const [name, value] of Object.entries({ config, vae }))
     if (value !== undefined && (typeof value !== 'string' || value === '')) throw invalidArgument(name, 'a path', value)
   if (predictionType !== undefined && !predictionTypes.includes(predictionType))
@@ -49,7 +51,11 @@ export const readModel = async (path: string, options: ReadModelOptions): Promis
   }
   if (config !== undefined)
     throw invalidArgument('config', 'nothing, as a diffusers folder has its own configurations,', config)
-  const model = await readModelFolder(path, { readHeader, ...(variant === undefined ? {} : { variant }) })
+  const model = await readModelFolder(path, {
+    readHeader,
+    ...(variant === undefined ? {} : { variant }),
+    ...(prefer === undefined ? {} : { prefer })
+  })
   const { scheduler } = model
   if (otherVae && !model.vae) throw invalidArgument('vae', 'nothing, as this model paints pixels,', vae)
   return {

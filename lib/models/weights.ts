@@ -110,9 +110,9 @@ const choices = (names: readonly string[], base: string): Choice[] => {
   return [...variants].map(([variant, { single, index }]) => ({ variant, single, index }))
 }
 
-/** The plain set, else fp16, else bf16, else the first by name. */
-const preferred = (all: readonly Choice[]): Choice | undefined => {
-  for (const variant of [undefined, 'fp16', 'bf16']) {
+/** The one asked for, else the plain set, else fp16, else bf16, else the first by name. */
+const preferred = (all: readonly Choice[], first: string | undefined): Choice | undefined => {
+  for (const variant of [first, undefined, 'fp16', 'bf16']) {
     const choice = all.find((c) => c.variant === variant)
     if (choice) return choice
   }
@@ -138,6 +138,7 @@ const noWeights = (folder: string, names: readonly string[], base: string): Erro
  * Which files of a component's folder hold its tensors, and under which names.
  * @param variant take *.VARIANT.safetensors and nothing else; without it the plain files, or, where there are none,
  *   those of the only (or half-precision) variant
+ * @param prefer without `variant`: the variant to take where a folder has it
  * @throws ERR_ND_MODEL_NOT_FOUND, ERR_ND_MODEL_FORMAT (an index that names a missing file or tensor), ERR_ND_UNSUPPORTED
  *   (pickles only), and what `readHeader` throws
  */
@@ -145,14 +146,15 @@ export const findWeights = async (
   folder: string,
   kind: ComponentKind,
   readHeader: HeaderReader,
-  variant?: string
+  variant?: string,
+  prefer?: string
 ): Promise<ComponentWeights> => {
   if (variant !== undefined && !/^[^./\\]+$/.test(variant))
     throw invalidArgument('variant', 'a name such as "fp16"', variant)
   const base = baseNames[kind]
   const names = await listFolder(folder, 'a component of the model')
   const all = choices(names, base)
-  const choice = variant === undefined ? preferred(all) : all.find((c) => c.variant === variant)
+  const choice = variant === undefined ? preferred(all, prefer) : all.find((c) => c.variant === variant)
   if (!choice && variant !== undefined && all.length)
     throw modelNotFound(
       `${folder}: expected ${base}.${variant}.safetensors but the folder has only ${all.map((c) => c.single ?? c.index).join(', ')}`

@@ -107,7 +107,8 @@ ND_TEST("conv2d: resize") {
 }
 
 ND_TEST("conv2d: epilogues") {
-  for (Activation a : {Activation::None, Activation::Silu, Activation::Gelu, Activation::QuickGelu}) {
+  for (Activation a :
+       {Activation::None, Activation::Silu, Activation::Gelu, Activation::QuickGelu, Activation::Relu}) {
     Case c{3, 5, 5, 20, 0, 21};
     c.activation = a;
     compare(c);

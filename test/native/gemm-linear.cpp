@@ -66,7 +66,8 @@ ND_TEST("linear: dtypes") {
 }
 
 ND_TEST("linear: epilogues") {
-  for (Activation a : {Activation::None, Activation::Silu, Activation::Gelu, Activation::QuickGelu})
+  for (Activation a :
+       {Activation::None, Activation::Silu, Activation::Gelu, Activation::QuickGelu, Activation::Relu})
     for (int64_t n : {5, 48}) {
       compare({20, n, 50, DType::F16, a});
       compare({20, n, 50, DType::F16, a, false});

@@ -19,6 +19,8 @@ double exact(Activation activation, double x) {
       return 0.5 * x * std::erfc(-x / std::sqrt(2.0));
     case Activation::QuickGelu:
       return x / (1 + std::exp(-1.702 * x));
+    case Activation::Relu:
+      return x > 0 ? x : 0;
   }
   fail("unknown activation");
 }

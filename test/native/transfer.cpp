@@ -62,7 +62,8 @@ ND_TEST("transfer: add, gatherRows, copyColumns with strided rows") {
   sameEverywhere([&](Backend& b) {
     const OnBackend x(b, {700, 90}, p, 95), y(b, {700, 90}, q), sum(b, {700, 90}, 100),
         wide(b, {700, 200}, std::vector<float>(140000));
-    b.add(x, y, sum);
+    b.add(x, y, 0.5f, sum);
+    b.add(sum, y, 1, sum);  // in place
     sum.checkGaps("add");
     b.copyColumns(sum, wide, 37);
     const int32_t rows[] = {699, 0, 3, 3};
