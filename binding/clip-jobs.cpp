@@ -14,7 +14,7 @@ class EncodeImages : public Job {
     if (has(o, "pixels")) {
       pixels_ = tensor(o, "pixels");
     } else {
-      pictures_ = pictures(o, "pictures");
+      pictures_ = pictures(array(o, "pictures"), "pictures");
       preprocessing_ = clipPreprocessing(object(o, "preprocessing"));
     }
     wantHidden_ = boolean(o, "hiddenStates");

@@ -18,10 +18,8 @@ T choice(const Napi::Object& o, const char* name, std::initializer_list<std::pai
 
 }  // namespace
 
-/// { data: Uint8Array, width, height }[]
-std::vector<Picture> pictures(const Napi::Object& o, const char* name) {
+std::vector<Picture> pictures(const Napi::Array& all, const char* name) {
   std::vector<Picture> out;
-  const Napi::Array all = array(o, name);
   for (uint32_t i = 0; i < all.Length(); i++) {
     if (!all.Get(i).IsObject()) wrong(name, "pictures");
     const auto p = all.Get(i).As<Napi::Object>();
@@ -45,8 +43,8 @@ PictureInput pictureInput(const Napi::Object& o) {
   in.task = choice<PictureTask>(
       o, "task",
       {{"img2img", PictureTask::Img2Img}, {"inpaint", PictureTask::Inpaint}, {"edit", PictureTask::Edit}});
-  in.pictures = pictures(o, "pictures");
-  in.masks = pictures(o, "masks");
+  in.pictures = pictures(array(o, "pictures"), "pictures");
+  in.masks = pictures(array(o, "masks"), "masks");
   if (has(o, "latents")) in.latents = floats(o, "latents");
   in.start = choice<PictureStart>(
       o, "start",

@@ -118,6 +118,9 @@ std::vector<float> floats(const Napi::Object& o, const char* name) {
 std::vector<int32_t> ints(const Napi::Object& o, const char* name) {
   return typedArray<Napi::Int32Array, int32_t>(o.Get(name), name, napi_int32_array, "an Int32Array");
 }
+std::vector<uint8_t> bytes(const Napi::Object& o, const char* name) {
+  return typedArray<Napi::Uint8Array, uint8_t>(o.Get(name), name, napi_uint8_array, "a Uint8Array");
+}
 
 JsTensor tensor(const Napi::Object& o, const char* name) {
   const Napi::Object t = object(o, name);
@@ -162,21 +165,6 @@ StepPlan plan(const Napi::Object& o) {
   const Napi::Array rows = array(o, "rows");
   for (uint32_t i = 0; i < rows.Length(); i++) out.rows.push_back(planRow(rows.Get(i).As<Napi::Object>()));
   return out;
-}
-
-ClipTextConfig clipTextConfig(const Napi::Object& o) {
-  return {
-      .vocabSize = integer(o, "vocabSize"),
-      .hiddenSize = integer(o, "hiddenSize"),
-      .intermediateSize = integer(o, "intermediateSize"),
-      .maxPositions = integer(o, "maxPositions"),
-      .layers = static_cast<int>(integer(o, "layers")),
-      .heads = static_cast<int>(integer(o, "heads")),
-      .activation = clipActivation(o),
-      .layerNormEps = static_cast<float>(number(o, "layerNormEps")),
-      .eosTokenId = static_cast<int>(integer(o, "eosTokenId")),
-      .projectionDim = integer(o, "projectionDim"),
-  };
 }
 
 UNetConfig unetConfig(const Napi::Object& o) {
@@ -242,13 +230,7 @@ GenerateJob generateJob(const Napi::Object& o) {
     wrong("negativeRows", "at most `rows`");
   const Napi::Array encoders = array(prompt, "encoders");
   for (uint32_t i = 0; i < encoders.Length(); i++) {
-    const auto e = encoders.Get(i).As<Napi::Object>();
-    EncoderInput input{ints(e, "ids"), {}};
-    if (has(e, "weights")) {
-      input.weights = floats(e, "weights");
-      if (input.weights.size() != input.ids.size()) wrong("weights", "one weight per token");
-    }
-    job.prompt.encoders.push_back(std::move(input));
+    job.prompt.encoders.push_back(encoderInput(encoders.Get(i).As<Napi::Object>()));
   }
   if (has(prompt, "zeroRows")) {
     const Napi::Array zero = array(prompt, "zeroRows");

@@ -6,8 +6,12 @@
 #include <string>
 #include <vector>
 
+#include <variant>
+
 #include "engine/clip-pixels.h"
 #include "engine/generate.h"
+#include "engine/models/clip.h"
+#include "engine/models/ldm-bert.h"
 
 namespace nd::binding {
 
@@ -18,9 +22,10 @@ bool boolean(const Napi::Object&, const char* name);
 std::string string(const Napi::Object&, const char* name);
 Napi::Object object(const Napi::Object&, const char* name);
 Napi::Array array(const Napi::Object&, const char* name);
-std::vector<float> floats(const Napi::Object&, const char* name);  // Float32Array
-std::vector<int32_t> ints(const Napi::Object&, const char* name);  // Int32Array
-bool has(const Napi::Object&, const char* name);                   // neither undefined nor null
+std::vector<float> floats(const Napi::Object&, const char* name);   // Float32Array
+std::vector<int32_t> ints(const Napi::Object&, const char* name);   // Int32Array
+std::vector<uint8_t> bytes(const Napi::Object&, const char* name);  // Uint8Array
+bool has(const Napi::Object&, const char* name);                    // neither undefined nor null
 
 /// { data: Float32Array, shape: number[] } with as many values as the shape says.
 struct JsTensor {
@@ -32,8 +37,12 @@ Napi::Object toJs(Napi::Env, const std::vector<float>& data, const Shape& shape)
 Napi::Value toJs(Napi::Env, const std::vector<float>& data);    // Float32Array
 Napi::Value toJs(Napi::Env, const std::vector<uint8_t>& data);  // Uint8Array
 
+/// The config of whichever text encoder it is.
+using TextConfig = std::variant<ClipTextConfig, LdmBertConfig>;
+
 StepPlan plan(const Napi::Object&);
-ClipTextConfig clipTextConfig(const Napi::Object&);
+TextConfig textConfig(const Napi::Object&);  // convert-text.cpp: { kind, … }
+EncoderInput encoderInput(const Napi::Object&);
 ClipVisionConfig clipVisionConfig(const Napi::Object&);    // convert-clip.cpp
 ClipPreprocessing clipPreprocessing(const Napi::Object&);  // convert-clip.cpp
 Activation clipActivation(const Napi::Object&);            // convert-clip.cpp
@@ -41,9 +50,10 @@ UNetConfig unetConfig(const Napi::Object&);
 VaeConfig vaeConfig(const Napi::Object&);
 LatentScaling latentScaling(const Napi::Object&);
 GenerateJob generateJob(const Napi::Object&);
-std::vector<Picture> pictures(const Napi::Object&, const char* name);  // convert-picture.cpp
-PictureInput pictureInput(const Napi::Object&);                        // convert-picture.cpp
-std::vector<uint64_t> seeds(const Napi::Object&, const char* name);    // bigint[]
-NoiseKind noiseKind(const Napi::Object&, const char* name);            // 'cpu' | 'cuda'
+PictureInput pictureInput(const Napi::Object&);  // convert-picture.cpp
+/// { data: Uint8Array of RGB, width, height }[]
+std::vector<Picture> pictures(const Napi::Array&, const char* name);
+std::vector<uint64_t> seeds(const Napi::Object&, const char* name);  // bigint[]
+NoiseKind noiseKind(const Napi::Object&, const char* name);          // 'cpu' | 'cuda'
 
 }  // namespace nd::binding

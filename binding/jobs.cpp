@@ -36,7 +36,7 @@ void expectChannels(const Shape& shape, const char* name, int64_t channels) {
                        static_cast<long long>(channels), name, shape.text().c_str()));
 }
 
-/// encodeText(encoder, ids, length)
+/// encodeText(encoder, ids, length, mask?)
 class EncodeText : public Job {
  public:
   explicit EncodeText(const Napi::CallbackInfo& info) : Job(info.Env()) {
@@ -44,15 +44,20 @@ class EncodeText : public Job {
     const auto ids = info[1].As<Napi::Int32Array>();
     ids_.assign(ids.Data(), ids.Data() + ids.ElementLength());
     length_ = info[2].As<Napi::Number>().Int64Value();
+    if (info[3].IsTypedArray()) {
+      const auto mask = info[3].As<Napi::Uint8Array>();
+      mask_.assign(mask.Data(), mask.Data() + mask.ElementLength());
+    }
   }
   void run(Context& context, EngineState& state) override {
     if (encoder_ >= state.models.textEncoders.size()) notLoaded("text encoder of that number");
     Arena::Scope scope(context.arena);
-    const ClipText::Output out = state.models.textEncoders[encoder_]->encode(context, ids_, length_);
+    const TextEncoder::Output out =
+        state.models.textEncoders[encoder_]->encode(context, ids_, length_, mask_);
     shape_ = out.last.shape;
     for (const Tensor& h : out.hiddenStates) hidden_.push_back(downloaded(context, h));
     last_ = downloaded(context, out.last);
-    pooled_ = downloaded(context, out.pooled);
+    if (out.pooled) pooled_ = downloaded(context, out.pooled);
     if (out.projected) projected_ = downloaded(context, out.projected);
   }
   Napi::Value result(Napi::Env env) override {
@@ -62,7 +67,7 @@ class EncodeText : public Job {
     for (uint32_t i = 0; i < hidden_.size(); i++) hidden.Set(i, toJs(env, hidden_[i], shape_));
     o.Set("hiddenStates", hidden);
     o.Set("lastHiddenState", toJs(env, last_, shape_));
-    o.Set("pooled", toJs(env, pooled_, {rows, shape_[2]}));
+    if (!pooled_.empty()) o.Set("pooled", toJs(env, pooled_, {rows, shape_[2]}));
     if (!projected_.empty())
       o.Set("projected", toJs(env, projected_, {rows, static_cast<int64_t>(projected_.size()) / rows}));
     return o;
@@ -71,6 +76,7 @@ class EncodeText : public Job {
  private:
   uint32_t encoder_;
   std::vector<int32_t> ids_;
+  std::vector<uint8_t> mask_;
   int64_t length_;
   Shape shape_;
   std::vector<std::vector<float>> hidden_;

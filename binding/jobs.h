@@ -18,6 +18,9 @@ std::shared_ptr<Job> encodeTextJob(const Napi::CallbackInfo&);
 std::shared_ptr<Job> encodeImagesJob(const Napi::CallbackInfo&);  // clip-jobs.cpp
 std::shared_ptr<Job> predictJob(const Napi::CallbackInfo&);
 std::shared_ptr<Job> vaeJob(const Napi::CallbackInfo&, bool encode);
+// picture-jobs.cpp
+std::shared_ptr<Job> encodePicturesJob(const Napi::CallbackInfo&);
+std::shared_ptr<Job> decodePicturesJob(const Napi::CallbackInfo&);
 std::shared_ptr<Job> generateJobOf(const Napi::CallbackInfo&);
 std::shared_ptr<Job> unloadJob(const Napi::CallbackInfo&);
 std::shared_ptr<Job> profileJob(const Napi::CallbackInfo&);

@@ -20,8 +20,13 @@ TensorView tensorView(const Napi::Value& value) {
   return view;
 }
 
+std::unique_ptr<TextEncoder> makeTextEncoder(const TextConfig& config, const WeightLoader& loader) {
+  if (const auto* bert = std::get_if<LdmBertConfig>(&config)) return std::make_unique<LdmBert>(*bert, loader);
+  return std::make_unique<ClipText>(std::get<ClipTextConfig>(config), loader);
+}
+
 /// A text encoder goes behind those that are loaded; built anew it takes its place and its added tokens.
-void placeTextEncoder(Models& models, size_t index, std::unique_ptr<ClipText> encoder) {
+void placeTextEncoder(Models& models, size_t index, std::unique_ptr<TextEncoder> encoder) {
   auto& all = models.textEncoders;
   if (index == all.size()) {
     all.push_back(std::move(encoder));
@@ -54,7 +59,7 @@ class Load : public Job {
         models.imageEncoder = std::make_unique<ClipVision>(c, loader);
       };
     else if (component == "textEncoder")
-      text_ = clipTextConfig(config);
+      text_ = textConfig(config);
     else
       throw Error(ErrorCode::InvalidArgument,
                   "Expected 'textEncoder', 'imageEncoder', 'unet' or 'vae' but received " + component);
@@ -74,7 +79,7 @@ class Load : public Job {
     if (text_) {
       part_.index = state.models.textEncoders.size();
       part_.build = [c = *text_, index = part_.index](Models& models, const WeightLoader& loader) {
-        placeTextEncoder(models, index, std::make_unique<ClipText>(c, loader));
+        placeTextEncoder(models, index, makeTextEncoder(c, loader));
       };
     }
     state.parts.load(context, state.models, std::move(part_));
@@ -83,7 +88,7 @@ class Load : public Job {
 
  private:
   ModelPart part_;
-  std::optional<ClipTextConfig> text_;
+  std::optional<TextConfig> text_;
 };
 
 ChangeKind changeKind(const std::string& name) {
@@ -159,10 +164,10 @@ class SetAddedTokens : public Job {
   void run(Context& context, EngineState& state) override {
     if (encoder_ >= state.models.textEncoders.size())
       throw Error(ErrorCode::InvalidArgument, "Expected a text encoder that the model has");
-    ClipText& encoder = *state.models.textEncoders[encoder_];
+    TextEncoder& encoder = *state.models.textEncoders[encoder_];
     WeightPtr table;
     if (!values_.empty()) {
-      const int64_t width = encoder.config().hiddenSize;
+      const int64_t width = encoder.width();
       const HostTensor part{
           values_.data(), DType::F32, {static_cast<int64_t>(values_.size()) / width, width}, "added tokens"};
       table = context.backend.makeWeight(WeightKind::Table, std::span(&part, 1));

@@ -15,6 +15,8 @@ Napi::Function Session::define(Napi::Env env) {
                          InstanceMethod<&Session::predict>("predict"),
                          InstanceMethod<&Session::vaeEncode>("vaeEncode"),
                          InstanceMethod<&Session::vaeDecode>("vaeDecode"),
+                         InstanceMethod<&Session::encodePictures>("encodePictures"),
+                         InstanceMethod<&Session::decodePictures>("decodePictures"),
                          InstanceMethod<&Session::generate>("generate"),
                          InstanceMethod<&Session::addAdapter>("addAdapter"),
                          InstanceMethod<&Session::removeAdapter>("removeAdapter"),
@@ -72,6 +74,12 @@ Napi::Value Session::vaeEncode(const Napi::CallbackInfo& info) {
 }
 Napi::Value Session::vaeDecode(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] { return submit(vaeJob(info, /*encode=*/false)); });
+}
+Napi::Value Session::encodePictures(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(encodePicturesJob(info)); });
+}
+Napi::Value Session::decodePictures(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(decodePicturesJob(info)); });
 }
 std::shared_ptr<Job> Session::adapted(std::shared_ptr<Job> job) {
   job->adapters = adapters_;

@@ -19,13 +19,16 @@ class Session : public Napi::ObjectWrap<Session> {
  private:
   Napi::Value load(const Napi::CallbackInfo&);        // (component, config, files, tensors) → Promise<void>
   Napi::Value encodeText(const Napi::CallbackInfo&);  // (encoder, ids, length) → Promise<{ … }>
-  Napi::Value encodeImages(const Napi::CallbackInfo&);   // (request) → Promise<{ … }>
-  Napi::Value predict(const Napi::CallbackInfo&);        // (request) → Promise<{ sample, blocks? }>
-  Napi::Value vaeEncode(const Napi::CallbackInfo&);      // (tensor) → Promise<{ mean, logvar }>
-  Napi::Value vaeDecode(const Napi::CallbackInfo&);      // (tensor) → Promise<tensor>
-  Napi::Value generate(const Napi::CallbackInfo&);       // (job, onStep?) → { promise, abort }
-  Napi::Value addAdapter(const Napi::CallbackInfo&);     // (id, path, changes) → Promise<void>
-  Napi::Value removeAdapter(const Napi::CallbackInfo&);  // (id) → Promise<void>
+  Napi::Value encodeImages(const Napi::CallbackInfo&);  // (request) → Promise<{ … }>
+  Napi::Value predict(const Napi::CallbackInfo&);       // (request) → Promise<{ sample, blocks? }>
+  Napi::Value vaeEncode(const Napi::CallbackInfo&);     // (tensor) → Promise<{ mean, logvar }>
+  Napi::Value vaeDecode(const Napi::CallbackInfo&);     // (tensor) → Promise<tensor>
+  Napi::Value encodePictures(
+      const Napi::CallbackInfo&);  // (pictures, latentHeight, latentWidth) → Promise<moments>
+  Napi::Value decodePictures(const Napi::CallbackInfo&);  // (latents) → Promise<{ pixels, width, height }>
+  Napi::Value generate(const Napi::CallbackInfo&);        // (job, onStep?) → { promise, abort }
+  Napi::Value addAdapter(const Napi::CallbackInfo&);      // (id, path, changes) → Promise<void>
+  Napi::Value removeAdapter(const Napi::CallbackInfo&);   // (id) → Promise<void>
   Napi::Value useAdapters(const Napi::CallbackInfo&);  // ({ id, unet, textEncoder }[]): for calls from now on
   Napi::Value applyAdapters(const Napi::CallbackInfo&);   // () → Promise<void>: now, not with the next call
   Napi::Value setAddedTokens(const Napi::CallbackInfo&);  // (encoder, Float32Array) → Promise<void>

@@ -23,7 +23,7 @@ void emphasize(std::vector<float>& hidden, const float* weights, int64_t length,
   }
 }
 
-Tensor hiddenState(Context& context, const ClipText& encoder, const ClipText::Output& encoded, int skip,
+Tensor hiddenState(Context& context, const TextEncoder& encoder, const TextEncoder::Output& encoded, int skip,
                    bool norm) {
   const auto depth = static_cast<int>(encoded.hiddenStates.size());
   if (skip < 0 || skip >= depth)
@@ -59,7 +59,7 @@ Tensor adjust(Context& context, const Tensor& state, const PromptInput& prompt, 
 
 }  // namespace
 
-Conditioning encodePrompts(Context& context, const std::vector<const ClipText*>& encoders,
+Conditioning encodePrompts(Context& context, const std::vector<const TextEncoder*>& encoders,
                            const PromptInput& prompt) {
   if (!prompt.embeds.empty()) {
     const auto values = static_cast<int64_t>(prompt.embeds.size());
@@ -70,7 +70,7 @@ Conditioning encodePrompts(Context& context, const std::vector<const ClipText*>&
   expect(encoders.size() == prompt.encoders.size() && !encoders.empty(), "one input per text encoder");
   const int64_t sequences = prompt.rows * prompt.chunks;
   int64_t width = 0;
-  for (const ClipText* e : encoders) width += e->config().hiddenSize;
+  for (const TextEncoder* e : encoders) width += e->width();
 
   Conditioning out;
   out.text = context.arena.tensor({prompt.rows, prompt.chunks * prompt.length, width});
@@ -78,10 +78,10 @@ Conditioning encodePrompts(Context& context, const std::vector<const ClipText*>&
   const Tensor flat = reshape(out.text, {sequences, prompt.length, width});
   int64_t column = 0;
   for (size_t i = 0; i < encoders.size(); i++) {
-    const ClipText& encoder = *encoders[i];
+    const TextEncoder& encoder = *encoders[i];
     const EncoderInput& input = prompt.encoders[i];
     expect(static_cast<int64_t>(input.ids.size()) == sequences * prompt.length, "ids [rows, chunks, length]");
-    const ClipText::Output encoded = encoder.encode(context, input.ids, prompt.length);
+    const TextEncoder::Output encoded = encoder.encode(context, input.ids, prompt.length, input.mask);
     const auto place = [&](int64_t firstRow, int64_t rows, int skip) {
       if (rows == 0) return;
       const Tensor state = slice(context, hiddenState(context, encoder, encoded, skip, prompt.normSkipped),
@@ -92,7 +92,7 @@ Conditioning encodePrompts(Context& context, const std::vector<const ClipText*>&
     };
     place(0, prompt.negativeRows, prompt.negativeSkip);
     place(prompt.negativeRows, prompt.rows - prompt.negativeRows, prompt.skip);
-    column += encoder.config().hiddenSize;
+    column += encoder.width();
 
     if (encoded.projected) {
       const int64_t n = encoded.projected.shape.last();

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "engine/models/clip.h"
+#include "engine/models/text-encoder.h"
 
 namespace nd {
 
@@ -13,6 +13,7 @@ namespace nd {
 struct EncoderInput {
   std::vector<int32_t> ids;    // [rows, chunks, length]
   std::vector<float> weights;  // like ids; empty: all 1
+  std::vector<uint8_t> mask;   // like ids: 0 for padding that is not seen; empty: all are seen
 };
 
 struct PromptInput {
@@ -38,6 +39,6 @@ struct Conditioning {
 };
 
 /// The text tensor lives in the arena until the caller's mark.
-Conditioning encodePrompts(Context&, const std::vector<const ClipText*>& encoders, const PromptInput&);
+Conditioning encodePrompts(Context&, const std::vector<const TextEncoder*>& encoders, const PromptInput&);
 
 }  // namespace nd

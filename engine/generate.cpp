@@ -111,7 +111,7 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
   Stopwatch watch;
 
   // 1. Text.
-  std::vector<const ClipText*> encoders;
+  std::vector<const TextEncoder*> encoders;
   for (const auto& e : models.textEncoders) encoders.push_back(e.get());
   const Conditioning condition = encodePrompts(context, encoders, job.prompt);
   Steering steering{};

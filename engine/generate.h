@@ -19,7 +19,7 @@ namespace nd {
 
 /// The loaded networks of a pipeline.
 struct Models {
-  std::vector<std::unique_ptr<ClipText>> textEncoders;
+  std::vector<std::unique_ptr<TextEncoder>> textEncoders;
   std::unique_ptr<UNet> unet;
   std::unique_ptr<Vae> vae;
   LatentScaling scaling;

@@ -31,6 +31,28 @@ std::vector<float> binary(const Picture& mask) {
   return out;
 }
 
+/// One picture at a time, to bound memory.
+std::vector<Moments> encodeAll(Context& context, const Vae& vae,
+                               const std::vector<std::vector<float>>& pictures, int64_t height,
+                               int64_t width) {
+  std::vector<Moments> all;
+  for (const std::vector<float>& picture : pictures) {
+    Arena::Scope scope(context.arena);
+    const Tensor y = vae.encode(context, uploadImage(context, picture.data(), 1, 3, height, width));
+    Moments m(static_cast<size_t>(y.shape.count()));
+    context.backend.downloadImage(y, m.data());
+    all.push_back(std::move(m));
+  }
+  return all;
+}
+
+void expectRgb(const Vae& vae) {
+  if (vae.config().inChannels != 3)
+    throw Error(ErrorCode::Unsupported,
+                format("Expected a VAE for RGB pictures but this one has %lld channels",
+                       static_cast<long long>(vae.config().inChannels)));
+}
+
 /// One call's way from pictures to latents.
 class Preparation {
  public:
@@ -138,17 +160,8 @@ class Preparation {
   }
   std::vector<float> given() const { return {target_.latents.begin(), target_.latents.end()}; }
 
-  /// One picture at a time, to bound memory.
   std::vector<Moments> encodedAll(const std::vector<std::vector<float>>& pictures) {
-    std::vector<Moments> all;
-    for (const std::vector<float>& picture : pictures) {
-      Arena::Scope scope(context_.arena);
-      const Tensor y = vae_.encode(context_, uploadImage(context_, picture.data(), 1, 3, height(), width()));
-      Moments m(static_cast<size_t>(y.shape.count()));
-      context_.backend.downloadImage(y, m.data());
-      all.push_back(std::move(m));
-    }
-    return all;
+    return encodeAll(context_, vae_, pictures, height(), width());
   }
 
   /// `count` samples of the posteriors (number i of moments i mod n), as latents: scaled. diffusers'
@@ -208,10 +221,7 @@ class Preparation {
 void check(const PictureInput& in, const PictureTarget& t, const Vae& vae) {
   const auto each = static_cast<size_t>(vae.config().latentChannels * t.height * t.width);
   const auto divides = [&](size_t n) { return n > 0 && static_cast<size_t>(t.batch) % n == 0; };
-  if (vae.config().inChannels != 3)
-    throw Error(ErrorCode::Unsupported,
-                format("Expected a VAE for RGB pictures but this one has %lld channels",
-                       static_cast<long long>(vae.config().inChannels)));
+  expectRgb(vae);
   expect(in.latents.empty() ? divides(in.pictures.size())
                             : in.latents.size() % each == 0 && divides(in.latents.size() / each),
          "pictures: a number that divides the batch");
@@ -228,6 +238,16 @@ void check(const PictureInput& in, const PictureTarget& t, const Vae& vae) {
 }
 
 }  // namespace
+
+std::vector<std::vector<float>> encodePictures(Context& context, const Vae& vae,
+                                               const std::vector<Picture>& pictures, int64_t latentHeight,
+                                               int64_t latentWidth) {
+  expectRgb(vae);
+  const int64_t height = latentHeight * vae.factor(), width = latentWidth * vae.factor();
+  std::vector<std::vector<float>> inputs;
+  for (const Picture& p : pictures) inputs.push_back(normalized(resizeLanczos(p, width, height)));
+  return encodeAll(context, vae, inputs, height, width);
+}
 
 PreparedPicture preparePicture(Context& context, const Vae& vae, const LatentScaling& scaling,
                                const PictureInput& in, const PictureTarget& target, BatchNoise& noise) {

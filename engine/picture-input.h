@@ -45,6 +45,11 @@ struct PictureTarget {
   std::span<const float> latents;  // given noise [B, C, h, w]; empty: drawn
 };
 
+/// The autoencoder's moments of pictures resized to its latents' size times its factor: mean, then log
+/// variance, [2C, h, w] each.
+std::vector<std::vector<float>> encodePictures(Context&, const Vae&, const std::vector<Picture>&,
+                                               int64_t latentHeight, int64_t latentWidth);
+
 PreparedPicture preparePicture(Context&, const Vae&, const LatentScaling&, const PictureInput&,
                                const PictureTarget&, BatchNoise&);
 

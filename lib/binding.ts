@@ -14,7 +14,7 @@ export interface NativeGenerateJob {
     rows: number
     chunks: number
     length: number
-    encoders: { ids: Int32Array; weights?: Float32Array | undefined }[]
+    encoders: { ids: Int32Array; weights?: Float32Array | undefined; mask?: Uint8Array | undefined }[]
     skip: number
     negativeRows: number
     negativeSkip: number
@@ -82,6 +82,7 @@ export interface NativeResult {
 export interface NativeTextOutput {
   hiddenStates: Tensor[]
   lastHiddenState: Tensor
+  /** CLIP's text encoders alone. */
   pooled: Tensor
   projected?: Tensor
 }
@@ -101,7 +102,7 @@ export interface NativeSession {
     files: readonly string[],
     tensors: readonly (readonly [name: string, file: number, stored: string, view?: TensorView | undefined])[]
   ): Promise<void>
-  encodeText(encoder: number, ids: Int32Array, length: number): Promise<NativeTextOutput>
+  encodeText(encoder: number, ids: Int32Array, length: number, mask?: Uint8Array): Promise<NativeTextOutput>
   encodeImages(request: {
     pictures?: readonly NativePicture[]
     /** engine/clip-pixels.h ClipPreprocessing; with `pictures`. */
@@ -121,6 +122,10 @@ export interface NativeSession {
   }): Promise<{ sample: Tensor; blocks?: Record<string, Tensor> }>
   vaeEncode(picture: Tensor): Promise<Tensor>
   vaeDecode(latents: Tensor): Promise<Tensor>
+  /** Pictures, resized to the latents' size times the factor → the posterior's moments [n, 2C, h, w], unscaled. */
+  encodePictures(pictures: readonly NativePicture[], latentHeight: number, latentWidth: number): Promise<Tensor>
+  /** Latents as the step loop has them → RGB [n, height, width, 3]. */
+  decodePictures(latents: Tensor): Promise<{ pixels: Uint8Array; width: number; height: number }>
   generate(
     job: NativeGenerateJob,
     onStep?: (event: NativeStepEvent) => void

@@ -13,7 +13,7 @@ import { isFolder, modelNotFound, readJson } from './models/files.js'
 import { loadTokenizer, type TokenizerSource } from './models/tokenizer-source.js'
 import { findWeights, type HeaderReader } from './models/weights.js'
 import type { Tensor } from './tensor.js'
-import type { ClipTokenizer } from './tokenizer/clip-tokenizer.js'
+import type { Tokenizer } from './tokenizer/tokenizer.js'
 import { integerIn, knownKeys } from './validate.js'
 
 export interface ClipLoadOptions {
@@ -47,7 +47,7 @@ export class ClipModel {
 
   private constructor(
     private readonly native: NativeSession,
-    readonly tokenizer: ClipTokenizer,
+    readonly tokenizer: Tokenizer,
     readonly textEncoder: TextEncoder,
     readonly imageEncoder: ImageEncoder,
     /** What cosines are multiplied with for probabilities: exp(logit_scale), about 100. */
@@ -83,13 +83,13 @@ export class ClipModel {
       projectionDim: new ConfigReader('CLIPModel', path, json).integer('projection_dim', 512)
     }
     const weights = await findWeights(folder, 'clip-text', readHeader, variant)
-    const tokenizer = loadTokenizer(await findTokenizer(folder, options.tokenizer, text.vocabSize))
+    const tokenizer = loadTokenizer('clip-text', await findTokenizer(folder, options.tokenizer, text.vocabSize))
     const logitScale = readLogitScale(weights.files)
 
     const session = translatingSync(() => new (native().Session)({ device, threads }))
     try {
       const tensors = weights.tensors.map((t) => [t.name, t.file, t.stored, t.view] as const)
-      await translating(session.load('textEncoder', text, weights.files, tensors))
+      await translating(session.load('textEncoder', { kind: 'clip-text', ...text }, weights.files, tensors))
       await loadImageEncoder(session, vision)
     } catch (error) {
       await session.unload()

@@ -9,7 +9,7 @@ export interface SessionOwner {
   session(): NativeSession
 }
 
-/** CLIPTextModel or CLIPTextModelWithProjection. */
+/** CLIPTextModel, CLIPTextModelWithProjection, or another family's encoder. */
 export class TextEncoder {
   constructor(
     private readonly owner: SessionOwner,
@@ -21,10 +21,14 @@ export class TextEncoder {
 
   /**
    * Token ids, one sequence or several of equal length (at most 77) →
-   * hiddenStates (the embeddings, then each layer) and lastHiddenState [B, L, width], pooled [B, width] at the end-of-text
-   * token, projected [B, projection] where the model has a projection.
+   * hiddenStates (the embeddings, then each layer) and lastHiddenState [B, L, width], and of CLIP's encoders pooled
+   * [B, width] at the end-of-text token, projected [B, projection] where the model has a projection.
+   * @param mask like ids: 0 for padding that no token may see, where the tokenizer gives one (T5)
    */
-  async encode(ids: readonly number[] | readonly (readonly number[])[] | Int32Array): Promise<NativeTextOutput> {
+  async encode(
+    ids: readonly number[] | readonly (readonly number[])[] | Int32Array,
+    mask?: readonly number[] | readonly (readonly number[])[]
+  ): Promise<NativeTextOutput> {
     const rows: ArrayLike<number>[] =
       ids.length > 0 && typeof ids[0] === 'object' ? (ids as unknown as number[][]) : [ids as ArrayLike<number>]
     const length = rows[0]!.length
@@ -37,7 +41,10 @@ export class TextEncoder {
         flat[r * length + i] = row[i]!
       }
     })
-    return translating(this.owner.session().encodeText(this.index, flat, length))
+    const flags = mask && Uint8Array.from((mask as readonly number[][]).flat())
+    if (flags && flags.length !== flat.length)
+      throw invalidArgument('mask', `as many flags as ids (${flat.length})`, flags.length)
+    return translating(this.owner.session().encodeText(this.index, flat, length, flags))
   }
 }
 

@@ -1,16 +1,17 @@
 /** From prompts to what the native job takes: token ids per text encoder, SDXL's time ids, the guidance embedding. */
 import type { NativeGenerateJob } from './binding.js'
-import { invalidArgument } from './errors.js'
+import { invalidArgument, unsupported } from './errors.js'
 import { equalizeChunks, tokenizePrompt } from './prompt.js'
 import { checkTensor, type Tensor } from './tensor.js'
-import type { ClipTokenizer } from './tokenizer/clip-tokenizer.js'
+import { ClipTokenizer } from './tokenizer/clip-tokenizer.js'
+import type { Tokenizer } from './tokenizer/tokenizer.js'
 import type { ResolvedOptions } from './txt2img-options.js'
 
 /** What conditioning needs to know of the models. */
 export interface TextTraits {
   readonly xl: boolean
   /** One per text encoder, in order. */
-  readonly tokenizers: readonly ClipTokenizer[]
+  readonly tokenizers: readonly Tokenizer[]
   /** Which of the two prompts each encoder reads: 0 `prompt`, 1 `prompt2`. */
   readonly promptOf: readonly (0 | 1)[]
   /** SDXL: an absent negative prompt is all zeros, not the encoding of "". */
@@ -40,6 +41,8 @@ export const promptInput = (
     negativeSkip: usual,
     normSkipped: !traits.xl
   }
+  if (options.clipSkip !== undefined && !traits.tokenizers.every((tokenizer) => tokenizer instanceof ClipTokenizer))
+    throw unsupported("clipSkip is for models with CLIP's text encoder; this one has another")
   if (options.promptEmbeds) return { ...base, ...givenEmbeds(options, unguided, traits.xl) }
 
   const empty = (): string[] => options.prompts.map(() => '')
@@ -61,6 +64,11 @@ export const promptInput = (
     const equal = equalizeChunks(traits.tokenizers[i]!, all, chunks)
     const ids = new Int32Array(rows * chunks * length)
     equal.forEach((t, r) => ids.set(t.ids, r * chunks * length))
+    if (equal.some((t) => t.mask)) {
+      const mask = new Uint8Array(ids.length).fill(1)
+      equal.forEach((t, r) => t.mask && mask.set(t.mask, r * chunks * length))
+      return { ids, mask }
+    }
     if (!equal.some((t) => t.weighted)) return { ids }
     const weights = new Float32Array(ids.length)
     equal.forEach((t, r) => weights.set(t.weights, r * chunks * length))

@@ -3,6 +3,7 @@ import { native, translating, translatingSync, type NativeSession } from './bind
 import { disposedError, TextEncoder, UNet, Vae } from './components.js'
 import { chooseDevice } from './device.js'
 import { invalidArgument, unsupported } from './errors.js'
+import { addNoise, type AddNoiseOptions, type AddNoiseResult } from './forward-diffusion.js'
 import type { Component, ModelFolder, TextComponent } from './models/folder.js'
 import { readModel } from './models/model.js'
 import { isSdxl, partsOf } from './models/pipeline-classes.js'
@@ -21,7 +22,7 @@ import {
 } from './img2img-options.js'
 import { resolveSource } from './source.js'
 import { paintedChannels, taskError, tasks, tasksOf, unetChannelsError, type Task } from './tasks.js'
-import type { ClipTokenizer } from './tokenizer/clip-tokenizer.js'
+import type { Tokenizer } from './tokenizer/tokenizer.js'
 import { generate, type GenerationResult, type Txt2ImgModels } from './txt2img.js'
 import { resolveOptions, type StepEvent, type Txt2ImgOptions } from './txt2img-options.js'
 import { integerIn, knownKeys, oneOf } from './validate.js'
@@ -102,8 +103,8 @@ export class Pipeline {
   readonly warnings: readonly string[]
   /** What this model can do: the methods of these names work, the others reject. */
   readonly tasks: readonly Task[]
-  readonly tokenizer: ClipTokenizer
-  readonly tokenizer2: ClipTokenizer | undefined
+  readonly tokenizer: Tokenizer
+  readonly tokenizer2: Tokenizer | undefined
   readonly textEncoder: TextEncoder
   /** SDXL's second one. */
   readonly textEncoder2: TextEncoder | undefined
@@ -115,7 +116,7 @@ export class Pipeline {
   private constructor(
     private readonly native: NativeSession,
     private readonly folder: ModelFolder,
-    tokenizers: readonly ClipTokenizer[],
+    tokenizers: readonly Tokenizer[],
     choice: { device: string; reason: string },
     scheduler: Scheduler,
     private readonly name: string
@@ -170,11 +171,17 @@ export class Pipeline {
     const folder = { ...read, warnings: [...warnings, ...read.warnings] }
     if (tasksOf(folder).length === 0) throw unetChannelsError(folder)
     const scheduler = chooseScheduler(options.scheduler, folder)
-    const tokenizers = [folder.tokenizer, folder.tokenizer2].filter((t) => t !== null).map(loadTokenizer)
+    const tokenizers = [
+      [folder.textEncoder, folder.tokenizer] as const,
+      [folder.textEncoder2, folder.tokenizer2] as const
+    ].flatMap(([encoder, tokenizer]) => (encoder && tokenizer ? [loadTokenizer(encoder.kind, tokenizer)] : []))
 
     const session = translatingSync(() => new (native().Session)({ device: choice.device, threads }))
     const parts: [kind: 'textEncoder' | 'unet' | 'vae', component: Component<object>][] = [
-      ...loadedEncoders(folder).map((e) => ['textEncoder', e] as ['textEncoder', Component<object>]),
+      ...loadedEncoders(folder).map(
+        ({ kind, ...e }) =>
+          ['textEncoder', { ...e, config: { kind, ...e.config } }] as ['textEncoder', Component<object>]
+      ),
       ['unet', folder.unet],
       ...(folder.vae ? [['vae', folder.vae] as ['vae', Component<object>]] : [])
     ]
@@ -271,6 +278,18 @@ export class Pipeline {
       stop.abort()
       await run
     }
+  }
+
+  /**
+   * The forward process: a picture encoded, noised to several timesteps and decoded, to be looked at. Works with every
+   * model.
+   * @throws DiffusionError
+   */
+  async addNoise(options: AddNoiseOptions): Promise<AddNoiseResult> {
+    const session = this.session()
+    const vae = this.folder.vae?.config
+    if (!vae) throw unsupported('Expected a model with an autoencoder, whose latents are noised, but this one has none')
+    return addNoise(options, { session, scheduler: this.scheduler, vae, factor: vaeFactor(vae) })
   }
 
   /** Bytes held: laid-out weights, and the arena of activations. */

@@ -2,14 +2,17 @@
  * Prompts to token ids: diffusers' way (one sequence, cut at the model's length, with a warning), and, where it is asked
  * for, AUTOMATIC1111's: weights in brackets, BREAK, and prompts of any length in chunks of 75 tokens.
  */
-import { invalidArgument } from './errors.js'
-import type { ClipTokenizer } from './tokenizer/clip-tokenizer.js'
+import { invalidArgument, unsupported } from './errors.js'
+import { ClipTokenizer } from './tokenizer/clip-tokenizer.js'
+import type { Tokenizer } from './tokenizer/tokenizer.js'
 
 export interface TokenizedPrompt {
   /** Token ids, [chunks, length] row-major: each chunk is `[bos, …, eos, pad…]`. */
   readonly ids: Int32Array
   /** Weight of each token's embedding, same shape; 1 for marks and padding. */
   readonly weights: Float32Array
+  /** Same shape: 0 for padding that the text encoder must not see; undefined where it sees all. */
+  readonly mask?: Uint8Array | undefined
   readonly chunks: number
   /** Tokens per chunk: the tokenizer's modelMaxLength, 77 for CLIP. */
   readonly length: number
@@ -91,17 +94,20 @@ const assemble = (tokenizer: ClipTokenizer, chunks: readonly Chunk[], warning: s
   return { ids, weights, chunks: chunks.length, length, weighted: weights.some((w) => w !== 1), warning }
 }
 
-const plain = (tokenizer: ClipTokenizer, prompt: string): TokenizedPrompt => {
+const plain = (tokenizer: Tokenizer, prompt: string): TokenizedPrompt => {
   const length = tokenizer.modelMaxLength
-  const { ids, truncated } = tokenizer.encode(prompt)
+  const { ids, truncated, mask } = tokenizer.encode(prompt)
   const warning =
     truncated === null
       ? null
       : `The model reads ${length} tokens; this end of the prompt was left out: ${JSON.stringify(truncated)}. ` +
-        'Shorten it, or turn promptWeighting on, which takes prompts of any length'
+        (tokenizer instanceof ClipTokenizer
+          ? 'Shorten it, or turn promptWeighting on, which takes prompts of any length'
+          : 'Shorten it')
   return {
     ids: Int32Array.from(ids),
     weights: new Float32Array(length).fill(1),
+    mask: mask && Uint8Array.from(mask),
     chunks: 1,
     length,
     weighted: false,
@@ -143,12 +149,15 @@ const weighted = (tokenizer: ClipTokenizer, prompt: string): TokenizedPrompt => 
 
 /** One prompt's tokens. `weights` (default false): AUTOMATIC1111's syntax and chunks instead of diffusers' cut. */
 export const tokenizePrompt = (
-  tokenizer: ClipTokenizer,
+  tokenizer: Tokenizer,
   prompt: string,
   options: { weights?: boolean } = {}
 ): TokenizedPrompt => {
   if (typeof prompt !== 'string') throw invalidArgument('prompt', 'a string', prompt)
-  return options.weights ? weighted(tokenizer, prompt) : plain(tokenizer, prompt)
+  if (!options.weights) return plain(tokenizer, prompt)
+  if (!(tokenizer instanceof ClipTokenizer))
+    throw unsupported("promptWeighting is for models with CLIP's text encoder; this one has another")
+  return weighted(tokenizer, prompt)
 }
 
 /**
@@ -156,12 +165,12 @@ export const tokenizePrompt = (
  * prompt, or the prompts of a batch, are one tensor [batch, chunks, length].
  */
 export const equalizeChunks = (
-  tokenizer: ClipTokenizer,
+  tokenizer: Tokenizer,
   prompts: readonly TokenizedPrompt[],
   chunks = Math.max(...prompts.map((prompt) => prompt.chunks))
 ): TokenizedPrompt[] => {
   return prompts.map((prompt) => {
-    if (prompt.chunks === chunks) return prompt
+    if (prompt.chunks === chunks || !(tokenizer instanceof ClipTokenizer)) return prompt
     const empty = assemble(tokenizer, Array<Chunk>(chunks - prompt.chunks).fill({ tokens: [], weights: [] }), null)
     return {
       ...prompt,

@@ -121,7 +121,7 @@ export const generate = async (
 
   // 3. The pictures.
   const seeds = imageSeeds(o, plan, picture)
-  const images = o.outputType === 'latent' ? [] : split(result.pixels, result.width, result.height)
+  const images = o.outputType === 'latent' ? [] : splitPictures(result.pixels, result.width, result.height)
   images.forEach((image, i) => {
     image.parameters = parametersText(o, scheduler, models, i, seeds[i] ?? null, picture)
   })
@@ -135,7 +135,7 @@ export const generate = async (
 }
 
 /** A batch's RGB bytes [images, height, width, 3] as pictures. */
-const split = (pixels: Uint8Array, width: number, height: number): DiffusionImage[] => {
+export const splitPictures = (pixels: Uint8Array, width: number, height: number): DiffusionImage[] => {
   const each = width * height * 3
   return Array.from(
     { length: pixels.length / each },
@@ -145,7 +145,7 @@ const split = (pixels: Uint8Array, width: number, height: number): DiffusionImag
 
 const stepEvent = (event: NativeStepEvent, o: ResolvedOptions): StepEvent => {
   const { step, steps, timestep, latents, predictedNoise, predictedOriginal } = event
-  const images = event.preview ? split(event.preview, o.width, o.height) : undefined
+  const images = event.preview ? splitPictures(event.preview, o.width, o.height) : undefined
   return {
     evaluation: event.row + 1,
     step,

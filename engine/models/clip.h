@@ -2,10 +2,8 @@
 //   ids [B·L] → embeddings → layers × (x += attention(norm(x)); x += mlp(norm(x))) → final norm [B, L, C].
 #pragma once
 
-#include <span>
-#include <vector>
-
 #include "engine/models/clip-layer.h"
+#include "engine/models/text-encoder.h"
 
 namespace nd {
 
@@ -19,33 +17,22 @@ struct ClipTextConfig {
   int64_t projectionDim = 0;  // 0: no projection
 };
 
-class ClipText {
+class ClipText final : public TextEncoder {
  public:
   ClipText(const ClipTextConfig& config, const WeightLoader& loader);
 
-  struct Output {
-    std::vector<Tensor> hiddenStates;  // layers + 1, each [B, L, C]: the embeddings, then after each layer
-    Tensor last;                       // [B, L, C], after the final norm
-    Tensor pooled;                     // [B, C]: `last` at the end-of-text token
-    Tensor projected;                  // [B, projectionDim], empty without a projection
-  };
-  /// ids: whole sequences of `length` tokens, length ≤ maxPositions.
-  Output encode(Context&, std::span<const int32_t> ids, int64_t length) const;
-  /// The final norm over any hidden state (diffusers' clip_skip).
-  Tensor finalNorm(Context& context, const Tensor& hidden) const {
+  /// length ≤ maxPositions; `pooled` is `last` at the end-of-text token. No mask: tokens see those before.
+  Output encode(Context&, std::span<const int32_t> ids, int64_t length,
+                std::span<const uint8_t> mask = {}) const override;
+  Tensor finalNorm(Context& context, const Tensor& hidden) const override {
     return layerNorm(context, hidden, finalNorm_);
   }
+  int64_t width() const override { return config_.hiddenSize; }
   const ClipTextConfig& config() const { return config_; }
 
-  /// Embeddings [rows, hiddenSize] of the ids vocabSize, vocabSize + 1, …: textual inversion; or none.
-  void setAddedTokens(WeightPtr table) { added_ = std::move(table); }
-  const WeightPtr& addedTokens() const { return added_; }
-
  private:
-  Tensor embeddings(Context&, std::span<const int32_t> ids, int64_t length) const;
-
   ClipTextConfig config_;
-  WeightPtr tokens_, positions_, added_;
+  WeightPtr tokens_, positions_;
   std::vector<ClipLayer> layers_;
   Norm finalNorm_;
   Linear projection_;

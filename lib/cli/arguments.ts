@@ -13,6 +13,8 @@ export const integerArgument = (text: string): number => {
   return value
 }
 
+export const integersArgument = (text: string): number[] => text.split(',').map(integerArgument)
+
 export const countArgument = (text: string): number => {
   const value = integerArgument(text)
   if (value < 1) throw new InvalidArgumentError('Expected an integer of at least 1.')

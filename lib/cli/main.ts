@@ -1,7 +1,15 @@
 #!/usr/bin/env node
 import { Command } from 'commander'
-import { choiceArgument, countArgument, integerArgument, numberArgument, seedArgument } from './arguments.js'
+import {
+  choiceArgument,
+  countArgument,
+  integerArgument,
+  integersArgument,
+  numberArgument,
+  seedArgument
+} from './arguments.js'
 import { printInspection } from './inspect.js'
+import { noise, type NoiseOptions } from './noise.js'
 import { paint, type PaintOptions } from './paint.js'
 import { printScores, type ScoreOptions } from './score.js'
 import { packageVersion } from './version.js'
@@ -50,6 +58,25 @@ program
   .option('--show-steps', 'also write a sheet with the picture after every step')
   .option('-q, --quiet', 'no progress, only the paths of the pictures')
   .action((prompt: string, options: PaintOptions) => paint(prompt, options, interrupt.signal))
+
+program
+  .command('noise')
+  .description('forward diffusion: a sheet of a picture at growing amounts of noise')
+  .argument('<image>', 'the picture')
+  .option('-o, --output <path>', 'where to write the sheet: .png, .jpg or .webp (default: IMAGE-noise.png)')
+  .option('-m, --model <source>', "'postcard' (bundled) or a model; its autoencoder and scheduler are used", 'postcard')
+  .option(
+    '-s, --steps <number>',
+    'how many noise levels, evenly over the trained timesteps (default: 8)',
+    countArgument
+  )
+  .option('--timesteps <list>', 'instead: the timesteps, such as 100,500,999', integersArgument)
+  .option('--scheduler <name>', 'such as "Euler" or DDIMScheduler (default: the model\'s)')
+  .option('--seed <number>', 'seed of the noise', seedArgument)
+  .option('--width <pixels>', "default: the picture's own", integerArgument)
+  .option('--height <pixels>', "default: the picture's own", integerArgument)
+  .option('--device <name>', "'auto', 'cpu' or 'cuda'", 'auto')
+  .action((image: string, options: NoiseOptions) => noise(image, options, interrupt.signal))
 
 program
   .command('inspect')

@@ -35,12 +35,12 @@ export interface PaintOptions {
 }
 
 /** out.png → out-2.png where there are several, out-steps.png for the steps. */
-const withSuffix = (path: string, suffix: string): string => {
+export const withSuffix = (path: string, suffix: string): string => {
   const extension = extname(path)
   return join(dirname(path), `${basename(path, extension)}${suffix}${extension}`)
 }
 
-const checkOutput = async (path: string): Promise<void> => {
+export const checkOutput = async (path: string): Promise<void> => {
   imageFormat(path)
   const folder = dirname(resolve(path))
   try {
@@ -56,7 +56,7 @@ const checkOutput = async (path: string): Promise<void> => {
   }
 }
 
-const given = <T extends object>(options: T): { [K in keyof T]: Exclude<T[K], undefined> } =>
+export const given = <T extends object>(options: T): { [K in keyof T]: Exclude<T[K], undefined> } =>
   Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as never
 
 /** Only what was given: the pipeline has the defaults. */

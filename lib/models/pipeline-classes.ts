@@ -49,6 +49,24 @@ const stableDiffusionXl: PipelineParts = {
   guidanceScale: 5
 }
 
+/** Rombach et al. 2022, before Stable Diffusion: a BERT-like text encoder. */
+const latentDiffusion: PipelineParts = {
+  unet: ['UNet2DConditionModel'],
+  autoencoder: { name: 'vqvae', classes: ['AutoencoderKL'] },
+  texts: [
+    {
+      encoder: 'bert',
+      tokenizer: 'tokenizer',
+      kind: 'ldm-bert',
+      classes: ['LDMBertModel'],
+      tokenizers: ['BertTokenizer', 'BertTokenizerFast']
+    }
+  ],
+  tasks: ['txt2img'],
+  guidanceScale: 1,
+  guidedBelowOne: true
+}
+
 const table = {
   StableDiffusionPipeline: stableDiffusion,
   StableDiffusionImg2ImgPipeline: stableDiffusion,
@@ -57,7 +75,8 @@ const table = {
   StableDiffusionXLPipeline: stableDiffusionXl,
   StableDiffusionXLImg2ImgPipeline: stableDiffusionXl,
   StableDiffusionXLInpaintPipeline: stableDiffusionXl,
-  LatentConsistencyModelPipeline: stableDiffusion
+  LatentConsistencyModelPipeline: stableDiffusion,
+  LDMTextToImagePipeline: latentDiffusion
 } satisfies Record<string, PipelineParts>
 
 export type PipelineClass = keyof typeof table

@@ -1,6 +1,7 @@
 /** The text encoders that are known, by kind: their configs and how these are read. */
 import { parseClipTextConfig, type ClipTextClass, type ClipTextConfig } from './clip-text.js'
 import type { ConfigJson } from './config-reader.js'
+import { parseLdmBertConfig, type LdmBertConfig } from './ldm-bert.js'
 
 /** What every text encoder's config says; what else it has, its native network reads. */
 export interface TextEncoderConfig {
@@ -15,6 +16,7 @@ export interface TextEncoderConfig {
 
 interface ConfigOf {
   'clip-text': ClipTextConfig
+  'ldm-bert': LdmBertConfig
 }
 
 export type TextEncoderKind = keyof ConfigOf
@@ -22,7 +24,8 @@ export type TextEncoderKind = keyof ConfigOf
 type Parser<Config> = (json: ConfigJson, className: string, source: string) => Config
 
 const parsers: { readonly [Kind in TextEncoderKind]: Parser<ConfigOf[Kind]> } = {
-  'clip-text': (json, className, source) => parseClipTextConfig(json, className as ClipTextClass, source)
+  'clip-text': (json, className, source) => parseClipTextConfig(json, className as ClipTextClass, source),
+  'ldm-bert': (json, _, source) => parseLdmBertConfig(json, source)
 }
 
 /**

@@ -27,6 +27,18 @@ export interface VaeConfig {
 /** Factor between the sides of a picture and of its latents. */
 export const vaeFactor = (config: VaeConfig): number => 2 ** (config.channels.length - 1)
 
+/** The autoencoder's z [C, h, w] as latents of the step loop: scaled. The twin of engine/models/vae.h LatentScaling. */
+export const latentsOf = (config: VaeConfig, z: Float32Array): Float32Array => {
+  const { scalingFactor, shiftFactor, latentsMean, latentsStd, latentChannels } = config
+  const normalised = latentsMean && latentsStd
+  const plane = z.length / latentChannels
+  return z.map((value, i) => {
+    const channel = Math.floor(i / plane)
+    const centred = value - shiftFactor - (normalised ? latentsMean[channel]! : 0)
+    return (centred * scalingFactor) / (normalised ? latentsStd[channel]! : 1)
+  })
+}
+
 /**
  * @param source path of the file, for messages
  * @throws ERR_ND_MODEL_FORMAT, ERR_ND_UNSUPPORTED, naming the field

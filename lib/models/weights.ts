@@ -45,6 +45,7 @@ export type ComponentKind = TextEncoderKind | 'clip-vision' | 'unet' | 'vae'
 const baseNames: Record<ComponentKind, string> = {
   'clip-text': 'model', // transformers
   'clip-vision': 'model',
+  'ldm-bert': 'model',
   unet: 'diffusion_pytorch_model',
   vae: 'diffusion_pytorch_model'
 }
@@ -62,9 +63,9 @@ export const canonicalName = (kind: ComponentKind, stored: string): string | und
       /(\.attentions\.\d+\.)(query|key|value|proj_attn)(\.(?:weight|bias))$/,
       (_, module: string, old: string, field: string) => module + oldVaeAttention[old]! + field
     )
-  if (kind === 'unet') return stored
-  if (stored.endsWith('position_ids')) return undefined
   if (kind === 'clip-vision') return /^(vision_model|visual_projection)\./.test(stored) ? stored : undefined
+  if (kind !== 'clip-text') return stored
+  if (stored.endsWith('position_ids')) return undefined
   if (/^(text_model|text_projection)\./.test(stored)) return stored
   if (/^(embeddings|encoder|final_layer_norm)\./.test(stored)) return `text_model.${stored}`
   return undefined

@@ -8,6 +8,7 @@ import { choice, flag, maybe, number, type ConfigOf } from './options.js'
 import type { PlanOptions } from './plan-options.js'
 import { combine, write, type RowSpec } from './plan-rows.js'
 import { convertToOriginal, predictKarras } from './prediction.js'
+import { velocity } from './scheduler.js'
 import { sigmaScheduleOptions, sigmaToTimestep } from './sigmas.js'
 import { spacingOptions } from './spacing.js'
 
@@ -84,5 +85,14 @@ export class EulerDiscreteScheduler extends KarrasScheduler<typeof eulerDiscrete
         draws
       }
     })
+  }
+
+  /**
+   * α·noise − σ·x at one of the plan's timesteps, with α² + σ² = 1. (diffusers' get_velocity of this class takes α of the
+   * training timestep whose number is the step's place in the schedule; here it is that of the timestep.)
+   */
+  getVelocity(x: ArrayLike<number>, noise: ArrayLike<number>, timestep: number): Float32Array {
+    const [, sigma] = this.noiseLevel(timestep)
+    return velocity([1 / inputNorm(sigma), sigma / inputNorm(sigma)], x, noise)
   }
 }

@@ -4,6 +4,7 @@ import { type AddedToken, AddedTokenSplitter } from './added-tokens.js'
 import { BytePairEncoder, endOfWord } from './bpe.js'
 import { fromSymbols, toSymbols, vocabularySymbols } from './byte-symbols.js'
 import { parseMerges, readTokenizerFolder } from './tokenizer-files.js'
+import type { EncodeOptions, Encoding, Tokenizer } from './tokenizer.js'
 
 /** What a tokenizer is made of; tokenizer-files.ts reads it from a folder. */
 export interface TokenizerParts {
@@ -15,22 +16,6 @@ export interface TokenizerParts {
   readonly padToken: string
   readonly unknownToken: string
   readonly modelMaxLength: number
-}
-
-export interface EncodeOptions {
-  /** Fill up to `maxLength` with the pad token (default true). */
-  padding?: boolean
-  /** Keep the first maxLength − 2 tokens between the marks (default true). */
-  truncation?: boolean
-  /** Default: modelMaxLength (77 for CLIP). */
-  maxLength?: number
-}
-
-export interface Encoding {
-  /** `[bos, …text, eos, pad…]` */
-  ids: number[]
-  /** The text that did not fit, or null. diffusers warns with it. */
-  truncated: string | null
 }
 
 // Unicode's White_Space, which is what the reference's \s means: JavaScript's lacks U+0085 and has U+FEFF.
@@ -57,7 +42,7 @@ const normalize = (text: string): string => {
  * ids of CLIP's vocabulary, and a program has two seconds from its start to its first picture; this needs 95
  * (2026-11-23, two cores of a Zen 3).
  */
-export class ClipTokenizer {
+export class ClipTokenizer implements Tokenizer {
   readonly vocabSize: number
   readonly bosTokenId: number
   readonly eosTokenId: number

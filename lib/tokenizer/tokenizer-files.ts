@@ -6,11 +6,12 @@ import type { AddedToken } from './added-tokens.js'
 import { endOfWord } from './bpe.js'
 import type { TokenizerParts } from './clip-tokenizer.js'
 
-type Json = Record<string, unknown>
+export type Json = Record<string, unknown>
 
-const isObject = (value: unknown): value is Json => typeof value === 'object' && value !== null && !Array.isArray(value)
+export const isObject = (value: unknown): value is Json =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
 
-const readText = (path: string): string => {
+export const readText = (path: string): string => {
   try {
     return readFileSync(path, 'utf8')
   } catch (cause) {
@@ -18,7 +19,7 @@ const readText = (path: string): string => {
   }
 }
 
-const readJson = (path: string): Json => {
+export const readJson = (path: string): Json => {
   let value: unknown
   try {
     value = JSON.parse(readText(path))
@@ -51,7 +52,7 @@ export const parseMerges = (text: string, path = 'merges.txt'): { ranks: Map<str
   return { ranks, joined }
 }
 
-const parseVocabulary = (json: unknown, path: string): Map<string, number> => {
+export const parseVocabulary = (json: unknown, path: string): Map<string, number> => {
   if (!isObject(json)) throw modelFormat(`Expected a vocabulary (token: id) in ${path}`)
   const vocabulary = new Map<string, number>()
   for (const [token, id] of Object.entries(json)) {
@@ -71,7 +72,7 @@ interface Model {
   addedTokens: AddedToken[]
 }
 
-const addedToken = (json: Json, id: number, path: string): AddedToken => {
+export const addedToken = (json: Json, id: number, path: string): AddedToken => {
   if (typeof json.content !== 'string' || json.content === '')
     throw modelFormat(`Expected a token's "content" in ${path}`)
   return {
@@ -94,6 +95,13 @@ const readVocabAndMerges = (folder: string): Model => {
     throw modelFormat(`${mergesPath} makes ${JSON.stringify(missing)}, which ${vocabPath} lacks`)
   return { vocabulary, ranks, addedTokens: [] }
 }
+
+/** A tokenizer.json's added_tokens. */
+export const readAddedTokens = (json: Json, path: string): AddedToken[] =>
+  (Array.isArray(json.added_tokens) ? json.added_tokens : []).map((token: unknown) => {
+    if (!isObject(token) || !Number.isInteger(token.id)) throw modelFormat(`Expected added_tokens with ids in ${path}`)
+    return addedToken(token, token.id as number, path)
+  })
 
 /** The types of a tokenizer.json's component, sequences flattened. */
 const componentTypes = (component: unknown): string[] => {
@@ -122,36 +130,38 @@ const readTokenizerJson = (path: string): Model => {
   const missing = joined.find((token) => !vocabulary.has(token))
   if (missing !== undefined)
     throw modelFormat(`${path}: a merge makes ${JSON.stringify(missing)}, which the vocabulary lacks`)
-  const added = Array.isArray(json.added_tokens) ? json.added_tokens : []
-  return {
-    vocabulary,
-    ranks,
-    addedTokens: added.map((token: unknown) => {
-      if (!isObject(token) || !Number.isInteger(token.id))
-        throw modelFormat(`Expected added_tokens with ids in ${path}`)
-      return addedToken(token, token.id as number, path)
-    })
-  }
+  return { vocabulary, ranks, addedTokens: readAddedTokens(json, path) }
 }
 
-/** See ClipTokenizer.fromFolder. */
-export const readTokenizerFolder = (folder: string): TokenizerParts => {
-  const has = (name: string): boolean => existsSync(join(folder, name))
-  if (!existsSync(folder)) throw new DiffusionError('ERR_ND_MODEL_NOT_FOUND', `There is no tokenizer folder ${folder}`)
-  const split = has('vocab.json') && has('merges.txt')
-  if (!split && !has('tokenizer.json'))
-    throw new DiffusionError(
-      'ERR_ND_MODEL_NOT_FOUND',
-      `Expected vocab.json and merges.txt, or tokenizer.json, in ${folder}: download the model's tokenizer folder whole`
-    )
-  const model = split ? readVocabAndMerges(folder) : readTokenizerJson(join(folder, 'tokenizer.json'))
+/** What tokenizer_config.json, special_tokens_map.json and added_tokens.json add to a vocabulary. */
+export interface TokenizerSettings<Name extends string> {
+  /** tokenizer_config.json as it is. */
+  readonly config: Json
+  readonly addedTokens: readonly AddedToken[]
+  /** The special tokens that were asked for. */
+  readonly special: Readonly<Record<Name, string>>
+  /** model_max_length; undefined where there is none, or no limit: transformers writes 1e30 for that. */
+  readonly maxLength: number | undefined
+}
+
+/**
+ * @param known tokens that the model's own file adds
+ * @param fallbacks the special tokens to read, each with what it is where no file says
+ * @throws DiffusionError ERR_ND_MODEL_FORMAT, naming the file
+ */
+export const readSettings = <Name extends string>(
+  folder: string,
+  vocabulary: ReadonlyMap<string, number>,
+  known: readonly AddedToken[],
+  fallbacks: Readonly<Record<Name, string>>
+): TokenizerSettings<Name> => {
   const configPath = join(folder, 'tokenizer_config.json')
   const mapPath = join(folder, 'special_tokens_map.json')
   const config = readJsonIfThere(configPath)
   const decoder = config.added_tokens_decoder
 
   // Later entries win over earlier ones of the same content.
-  const added = new Map(model.addedTokens.map((token) => [token.content, token]))
+  const added = new Map(known.map((token) => [token.content, token]))
   let settings: Json = config
   if (isObject(decoder)) {
     for (const [id, token] of Object.entries(decoder)) {
@@ -169,33 +179,54 @@ export const readTokenizerFolder = (folder: string): TokenizerParts => {
     }
   }
 
-  const special = (key: string, fallback: string): string => {
+  const special = {} as Record<Name, string>
+  for (const [key, fallback] of Object.entries(fallbacks) as [Name, string][]) {
     const value = settings[key] ?? fallback
     const token: Json = isObject(value) ? value : { content: value, special: true, normalized: value === fallback }
     const content = token.content
     if (typeof content !== 'string') throw modelFormat(`Expected a token for ${key} in ${configPath} or ${mapPath}`)
-    const id = added.get(content)?.id ?? model.vocabulary.get(content)
+    const id = added.get(content)?.id ?? vocabulary.get(content)
     if (id === undefined) throw modelFormat(`${key} ${JSON.stringify(content)} is not in the vocabulary of ${folder}`)
     if (!added.has(content)) added.set(content, addedToken(token, id, folder))
-    return content
+    special[key] = content
   }
-  const bosToken = special('bos_token', '<|startoftext|>')
-  const eosToken = special('eos_token', '<|endoftext|>')
-  const unknownToken = special('unk_token', '<|endoftext|>')
-  const padToken = special('pad_token', '<|endoftext|>')
 
-  // Without a limit transformers writes 1e30; CLIP's text models have 77 positions.
-  const limit = config.model_max_length ?? 77
+  const limit = config.model_max_length ?? 1e30
   if (typeof limit !== 'number' || !(limit >= 2))
     throw modelFormat(`Expected a number of at least 2 for model_max_length in ${configPath}`)
   return {
+    config,
+    addedTokens: [...added.values()],
+    special,
+    maxLength: limit > 1e6 ? undefined : Math.floor(limit)
+  }
+}
+
+/** See ClipTokenizer.fromFolder. */
+export const readTokenizerFolder = (folder: string): TokenizerParts => {
+  const has = (name: string): boolean => existsSync(join(folder, name))
+  if (!existsSync(folder)) throw new DiffusionError('ERR_ND_MODEL_NOT_FOUND', `There is no tokenizer folder ${folder}`)
+  const split = has('vocab.json') && has('merges.txt')
+  if (!split && !has('tokenizer.json'))
+    throw new DiffusionError(
+      'ERR_ND_MODEL_NOT_FOUND',
+      `Expected vocab.json and merges.txt, or tokenizer.json, in ${folder}: download the model's tokenizer folder whole`
+    )
+  const model = split ? readVocabAndMerges(folder) : readTokenizerJson(join(folder, 'tokenizer.json'))
+  const { addedTokens, special, maxLength } = readSettings(folder, model.vocabulary, model.addedTokens, {
+    bos_token: '<|startoftext|>',
+    eos_token: '<|endoftext|>',
+    unk_token: '<|endoftext|>',
+    pad_token: '<|endoftext|>'
+  })
+  return {
     vocabulary: model.vocabulary,
     ranks: model.ranks,
-    addedTokens: [...added.values()],
-    bosToken,
-    eosToken,
-    unknownToken,
-    padToken,
-    modelMaxLength: limit > 1e6 ? 77 : Math.floor(limit)
+    addedTokens,
+    bosToken: special.bos_token,
+    eosToken: special.eos_token,
+    unknownToken: special.unk_token,
+    padToken: special.pad_token,
+    modelMaxLength: maxLength ?? 77 // the positions of CLIP's text models
   }
 }
