@@ -12,10 +12,12 @@ import { printInspection } from './inspect.js'
 import { noise, type NoiseOptions } from './noise.js'
 import { paint, type PaintOptions } from './paint.js'
 import { printScores, type ScoreOptions } from './score.js'
+import { serveCommand } from './serve-command.js'
 import { packageVersion } from './version.js'
 
 const interrupt = new AbortController()
-process.once('SIGINT', () => interrupt.abort(new Error('interrupted')))
+for (const signal of ['SIGINT', 'SIGTERM'] as const)
+  process.once(signal, () => interrupt.abort(new Error('interrupted')))
 
 const program = new Command('node-diffusion')
   .description('Paints pictures from text with Stable Diffusion models, natively in Node.js')
@@ -77,6 +79,8 @@ program
   .option('--height <pixels>', "default: the picture's own", integerArgument)
   .option('--device <name>', "'auto', 'cpu' or 'cuda'", 'auto')
   .action((image: string, options: NoiseOptions) => noise(image, options, interrupt.signal))
+
+program.addCommand(serveCommand(interrupt.signal))
 
 program
   .command('inspect')

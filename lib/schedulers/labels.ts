@@ -47,6 +47,7 @@ const scheduleTypes: Readonly<Record<string, Readonly<Record<string, unknown>>>>
   Uniform: { timestepSpacing: 'linspace' },
   Automatic: {}
 }
+export const scheduleTypeNames: readonly string[] = Object.keys(scheduleTypes)
 const sigmaFlags = ['useKarrasSigmas', 'useExponentialSigmas', 'useBetaSigmas'] as const
 
 /** Methods of k-diffusion that no class here computes, with the nearest that exists. */
