@@ -266,6 +266,17 @@ GenerateJob generateJob(const Napi::Object& o) {
   job.noise = noiseKind(o, "rng");
   if (has(o, "latents")) job.latents = floats(o, "latents");
   if (has(o, "picture")) job.picture = pictureInput(object(o, "picture"));
+  if (has(o, "variation")) {
+    const Napi::Object v = object(o, "variation");
+    job.variation = {job.seeds,
+                     seeds(v, "subseeds"),
+                     number(v, "strength"),
+                     integer(v, "fromHeight"),
+                     integer(v, "fromWidth"),
+                     job.noise};
+  }
+  job.tileX = boolean(o, "tileX");
+  job.tileY = boolean(o, "tileY");
   job.decode = boolean(o, "decode");
   job.stepLatents = boolean(o, "stepLatents");
   job.previewEvery = static_cast<int>(integer(o, "previewEvery"));
