@@ -1,12 +1,13 @@
 /** The options of txt2img: their meaning, defaults and checks. */
 import { invalidArgument } from './errors.js'
 import type { DiffusionImage } from './image.js'
+import type { IpAdapterInput } from './ip-adapter.js'
 import type { Scheduler } from './schedulers/index.js'
 import type { Tensor } from './tensor.js'
 import { bool, finite, integerIn, knownKeys, oneOf, pairOfIntegers, seedOf } from './validate.js'
 
 /** diffusers' arguments in camelCase (num_inference_steps is `steps`, num_images_per_prompt is `count`, generator is `seed`). */
-export interface Txt2ImgOptions {
+export interface Txt2ImgOptions extends IpAdapterInput {
   /** Several prompts make one batch. */
   prompt?: string | readonly string[]
   /** One for all, or one per prompt; default empty. */
@@ -128,6 +129,9 @@ const known: readonly (keyof Txt2ImgOptions)[] = [
   'preview',
   'stepLatents',
   'onStep',
+  'ipAdapterImage',
+  'ipAdapterImageEmbeds',
+  'ipAdapterMasks',
   ...xlOnly
 ]
 
