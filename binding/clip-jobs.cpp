@@ -1,4 +1,4 @@
-// Jobs of CLIP's image tower.
+// Jobs of CLIP's image tower and of IP-Adapters.
 #include "binding/convert.h"
 #include "binding/jobs.h"
 
@@ -6,7 +6,8 @@ namespace nd::binding {
 
 namespace {
 
-/// encodeImages({ pictures: { data, width, height }[], preprocessing } or { pixels: tensor }, hiddenStates)
+/// encodeImages({ pictures: { data, width, height }[], preprocessing } or { pixels: tensor }, and
+///   hiddenStates: 'none' | 'penultimate' | 'all' })
 class EncodeImages : public Job {
  public:
   explicit EncodeImages(const Napi::CallbackInfo& info) : Job(info.Env()) {
@@ -17,7 +18,9 @@ class EncodeImages : public Job {
       pictures_ = pictures(array(o, "pictures"), "pictures");
       preprocessing_ = clipPreprocessing(object(o, "preprocessing"));
     }
-    wantHidden_ = boolean(o, "hiddenStates");
+    const std::string states = string(o, "hiddenStates");
+    all_ = states == "all";
+    penultimate_ = states == "penultimate";
   }
   void run(Context& context, EngineState& state) override {
     if (!state.models.imageEncoder)
@@ -27,10 +30,11 @@ class EncodeImages : public Job {
     for (int64_t b = 0; b < count; b++) {  // one at a time, to bound memory
       Arena::Scope scope(context.arena);
       const ClipVision::Output out = encoder.encode(context, pixels(b, encoder.config()), 1);
-      hidden_.resize(wantHidden_ ? out.hiddenStates.size() : 1);
+      // The last one always; before it what was asked for.
+      const size_t count = out.hiddenStates.size(), first = all_ ? 0 : count - (penultimate_ ? 2 : 1);
+      hidden_.resize(count - first);
       tokens_ = out.hiddenStates.back().shape;
-      for (size_t i = 0; i < hidden_.size(); i++)
-        append(context, wantHidden_ ? out.hiddenStates[i] : out.hiddenStates.back(), hidden_[i]);
+      for (size_t i = first; i < count; i++) append(context, out.hiddenStates[i], hidden_[i - first]);
       append(context, out.pooled, pooled_);
       if (out.projected) append(context, out.projected, projected_);
     }
@@ -39,7 +43,8 @@ class EncodeImages : public Job {
   Napi::Value result(Napi::Env env) override {
     Napi::Object o = Napi::Object::New(env);
     const int64_t count = tokens_[0];
-    if (wantHidden_) {
+    if (penultimate_) o.Set("penultimate", toJs(env, hidden_.front(), tokens_));
+    if (all_) {
       const auto hidden = Napi::Array::New(env, hidden_.size());
       for (uint32_t i = 0; i < hidden_.size(); i++) hidden.Set(i, toJs(env, hidden_[i], tokens_));
       o.Set("hiddenStates", hidden);
@@ -82,14 +87,28 @@ class EncodeImages : public Job {
   std::vector<Picture> pictures_;
   ClipPreprocessing preprocessing_;
   std::optional<JsTensor> pixels_;
-  bool wantHidden_;
+  bool all_, penultimate_;
   Shape tokens_;  // [B, 1 + patches, C]
   std::vector<std::vector<float>> hidden_;
   std::vector<float> pooled_, projected_;
 };
 
+/// unloadIpAdapters(): them and the image encoder.
+class UnloadIpAdapters : public Job {
+ public:
+  using Job::Job;
+  void run(Context&, EngineState& state) override {
+    state.models.ipAdapters.clear();
+    state.models.imageEncoder.reset();
+  }
+  Napi::Value result(Napi::Env env) override { return env.Undefined(); }
+};
+
 }  // namespace
 
+std::shared_ptr<Job> unloadIpAdaptersJob(const Napi::CallbackInfo& info) {
+  return std::make_shared<UnloadIpAdapters>(info.Env());
+}
 std::shared_ptr<Job> encodeImagesJob(const Napi::CallbackInfo& info) {
   return std::make_shared<EncodeImages>(info);
 }

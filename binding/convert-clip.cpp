@@ -35,6 +35,38 @@ ClipVisionConfig clipVisionConfig(const Napi::Object& o) {
   };
 }
 
+IpAdapterConfig ipAdapterConfig(const Napi::Object& o) {
+  const std::string kind = string(o, "projection");
+  if (kind != "tokens" && kind != "states" && kind != "resampler")
+    throw Error(ErrorCode::InvalidArgument, "Expected 'tokens', 'states' or 'resampler' for projection");
+  IpAdapterConfig c{
+      .projection = kind == "tokens"   ? ImageProjectionKind::Tokens
+                    : kind == "states" ? ImageProjectionKind::States
+                                       : ImageProjectionKind::Resampler,
+      .embedWidth = integer(o, "embedWidth"),
+      .contextWidth = integer(o, "contextWidth"),
+      .tokens = integer(o, "tokens"),
+      .width = integer(o, "width"),
+      .feedForwardWidth = integer(o, "feedForwardWidth"),
+      .heads = static_cast<int>(integer(o, "heads")),
+      .layers = static_cast<int>(integer(o, "layers")),
+      .headWidth = integer(o, "headWidth"),
+      .attentions = {},
+  };
+  const Napi::Array attentions = array(o, "attentions");
+  for (uint32_t i = 0; i < attentions.Length(); i++)
+    c.attentions.push_back(attentions.Get(i).ToNumber().Int64Value());
+  return c;
+}
+
+ImagePrompt imagePrompt(const Napi::Object& o) {
+  return {.rows = integer(o, "rows"),
+          .images = integer(o, "images"),
+          .states = integer(o, "states"),
+          .embeds = floats(o, "embeds"),
+          .scales = floats(o, "scales")};
+}
+
 ClipPreprocessing clipPreprocessing(const Napi::Object& o) {
   return {
       .resize = boolean(o, "resize"),

@@ -44,6 +44,8 @@ StepPlan plan(const Napi::Object&);
 TextConfig textConfig(const Napi::Object&);  // convert-text.cpp: { kind, … }
 EncoderInput encoderInput(const Napi::Object&);
 ClipVisionConfig clipVisionConfig(const Napi::Object&);    // convert-clip.cpp
+IpAdapterConfig ipAdapterConfig(const Napi::Object&);      // convert-clip.cpp
+ImagePrompt imagePrompt(const Napi::Object&);              // convert-clip.cpp
 ClipPreprocessing clipPreprocessing(const Napi::Object&);  // convert-clip.cpp
 Activation clipActivation(const Napi::Object&);            // convert-clip.cpp
 UNetConfig unetConfig(const Napi::Object&);

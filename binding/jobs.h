@@ -15,7 +15,8 @@ std::shared_ptr<Job> applyAdaptersJob(const Napi::CallbackInfo&);
 std::shared_ptr<Job> setAddedTokensJob(const Napi::CallbackInfo&);
 // jobs.cpp
 std::shared_ptr<Job> encodeTextJob(const Napi::CallbackInfo&);
-std::shared_ptr<Job> encodeImagesJob(const Napi::CallbackInfo&);  // clip-jobs.cpp
+std::shared_ptr<Job> unloadIpAdaptersJob(const Napi::CallbackInfo&);  // clip-jobs.cpp
+std::shared_ptr<Job> encodeImagesJob(const Napi::CallbackInfo&);      // clip-jobs.cpp
 std::shared_ptr<Job> predictJob(const Napi::CallbackInfo&);
 std::shared_ptr<Job> vaeJob(const Napi::CallbackInfo&, bool encode);
 // picture-jobs.cpp

@@ -36,7 +36,7 @@ void placeTextEncoder(Models& models, size_t index, std::unique_ptr<TextEncoder>
   all[index] = std::move(encoder);
 }
 
-/// load('textEncoder' | 'imageEncoder' | 'unet' | 'vae', config, files,
+/// load('textEncoder' | 'imageEncoder' | 'ipAdapter' | 'unet' | 'vae', config, files,
 ///      [name, file, stored, { rows?, transpose? }?][])
 class Load : public Job {
  public:
@@ -58,11 +58,16 @@ class Load : public Job {
       part_.build = [c = clipVisionConfig(config)](Models& models, const WeightLoader& loader) {
         models.imageEncoder = std::make_unique<ClipVision>(c, loader);
       };
+    else if (component == "ipAdapter")
+      part_.build = [c = ipAdapterConfig(config)](Models& models, const WeightLoader& loader) {
+        models.ipAdapters.push_back(std::make_unique<IpAdapter>(c, loader));
+      };
     else if (component == "textEncoder")
       text_ = textConfig(config);
     else
-      throw Error(ErrorCode::InvalidArgument,
-                  "Expected 'textEncoder', 'imageEncoder', 'unet' or 'vae' but received " + component);
+      throw Error(
+          ErrorCode::InvalidArgument,
+          "Expected 'textEncoder', 'imageEncoder', 'ipAdapter', 'unet' or 'vae' but received " + component);
     part_.adaptable = component == "unet" || component == "textEncoder";
     const auto files = info[2].As<Napi::Array>();
     for (uint32_t i = 0; i < files.Length(); i++) part_.files.push_back(files.Get(i).As<Napi::String>());

@@ -12,6 +12,7 @@ Napi::Function Session::define(Napi::Env env) {
                          InstanceMethod<&Session::load>("load"),
                          InstanceMethod<&Session::encodeText>("encodeText"),
                          InstanceMethod<&Session::encodeImages>("encodeImages"),
+                         InstanceMethod<&Session::unloadIpAdapters>("unloadIpAdapters"),
                          InstanceMethod<&Session::predict>("predict"),
                          InstanceMethod<&Session::vaeEncode>("vaeEncode"),
                          InstanceMethod<&Session::vaeDecode>("vaeDecode"),
@@ -65,6 +66,9 @@ Napi::Value Session::encodeText(const Napi::CallbackInfo& info) {
 }
 Napi::Value Session::encodeImages(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] { return submit(encodeImagesJob(info)); });
+}
+Napi::Value Session::unloadIpAdapters(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(unloadIpAdaptersJob(info)); });
 }
 Napi::Value Session::predict(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] { return submit(adapted(predictJob(info))); });

@@ -78,6 +78,8 @@ Steering prepare(Context& context, const Models& models, const GenerateJob& job,
     for (int64_t b = 0; b < perRow; b++) timesteps.push_back(static_cast<float>(row.timestep));
   Steering steering;
   steering.text = unet.prepareText(context, repeatText(context, condition.text, job.imagesPerPrompt));
+  addImagePrompts(context, models.ipAdapters, job.imagePrompts, job.branches,
+                  job.prompts * job.imagesPerPrompt, steering.text);
   steering.time = unet.prepareTime(context, timesteps, perRow, added);
   steering.current = unet.oneTime(context, steering.time);
   return steering;

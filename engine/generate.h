@@ -10,6 +10,7 @@
 
 #include "engine/conditioning.h"
 #include "engine/denoise.h"
+#include "engine/image-prompts.h"
 #include "engine/models/clip-vision.h"
 #include "engine/models/unet.h"
 #include "engine/models/vae.h"
@@ -24,6 +25,7 @@ struct Models {
   std::unique_ptr<Vae> vae;
   LatentScaling scaling;
   std::unique_ptr<ClipVision> imageEncoder;  // IP-Adapter, CLIP scores
+  std::vector<std::unique_ptr<IpAdapter>> ipAdapters;
 };
 
 struct GenerateJob {
@@ -31,8 +33,9 @@ struct GenerateJob {
   int branches = 1;    // 2: without text (or with the negative prompt) first, then with it
   int64_t prompts = 1, imagesPerPrompt = 1;
   int64_t latentHeight = 64, latentWidth = 64;
-  std::vector<float> timeIds;   // [rows, ids], SDXL; else empty
-  std::vector<float> timeCond;  // [timeCondWidth], guidance-distilled models; else empty
+  std::vector<float> timeIds;             // [rows, ids], SDXL; else empty
+  std::vector<float> timeCond;            // [timeCondWidth], guidance-distilled models; else empty
+  std::vector<ImagePrompt> imagePrompts;  // one per IP-Adapter
   StepPlan plan;
   double guidanceRescale = 0;
   std::vector<uint64_t> seeds;  // one, continued over the images, or one per image

@@ -31,6 +31,8 @@ export interface NativeGenerateJob {
   latentWidth: number
   timeIds?: Float32Array | undefined
   timeCond?: Float32Array | undefined
+  /** One per IP-Adapter. */
+  imagePrompts?: readonly NativeImagePrompt[] | undefined
   plan: StepPlan
   guidanceRescale: number
   seeds: bigint[]
@@ -107,14 +109,25 @@ export interface NativeTextOutput {
 export interface NativeImageOutput {
   /** layers + 1, [B, 1 + patches, width]: where asked for. */
   hiddenStates?: Tensor[]
+  /** The last but one of them: where asked for. */
+  penultimate?: Tensor
   lastHiddenState: Tensor
   pooled: Tensor
   projected?: Tensor
 }
 
+/** engine/image-prompts.h ImagePrompt. */
+export interface NativeImagePrompt {
+  rows: number
+  images: number
+  states: number
+  embeds: Float32Array
+  scales: Float32Array
+}
+
 export interface NativeSession {
   load(
-    component: 'textEncoder' | 'imageEncoder' | 'unet' | 'vae',
+    component: 'textEncoder' | 'imageEncoder' | 'ipAdapter' | 'unet' | 'vae',
     config: object,
     files: readonly string[],
     tensors: readonly (readonly [name: string, file: number, stored: string, view?: TensorView | undefined])[]
@@ -126,8 +139,10 @@ export interface NativeSession {
     preprocessing?: object
     /** Instead of pictures: [B, 3, size, size], normalised. */
     pixels?: Tensor
-    hiddenStates: boolean
+    hiddenStates: 'none' | 'penultimate' | 'all'
   }): Promise<NativeImageOutput>
+  /** IP-Adapters and the image encoder. */
+  unloadIpAdapters(): Promise<void>
   predict(request: {
     sample: Tensor
     timesteps: Float32Array

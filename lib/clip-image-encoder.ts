@@ -73,7 +73,18 @@ export class ImageEncoder {
     images: ImageInput | readonly ImageInput[] | Tensor,
     options: { hiddenStates?: boolean } = {}
   ): Promise<NativeImageOutput> {
-    const hiddenStates = options.hiddenStates ?? false
+    return this.run(images, options.hiddenStates ? 'all' : 'none')
+  }
+
+  /** The last but one of the hidden states, [B, 1 + patches, width]. */
+  async penultimate(images: ImageInput | readonly ImageInput[] | Tensor): Promise<Tensor> {
+    return (await this.run(images, 'penultimate')).penultimate!
+  }
+
+  private async run(
+    images: ImageInput | readonly ImageInput[] | Tensor,
+    hiddenStates: 'none' | 'penultimate' | 'all'
+  ): Promise<NativeImageOutput> {
     if (isTensor(images)) {
       const side = this.config.imageSize
       const pixels = checkTensor('images', images, [null, this.config.channels, side, side])

@@ -11,6 +11,7 @@ export type { EditOptions, Img2ImgOptions, InpaintOptions, PictureInput, ResizeM
 export type { StepEvent, Txt2ImgOptions } from './txt2img-options.js'
 export { TextEncoder, UNet, Vae, type UNetRequest } from './components.js'
 export { ClipModel, clipScore, type ClipLoadOptions, type ClipScores } from './clip-model.js'
+export type { IpAdapterBlockScale, IpAdapterInput, IpAdapterOptions, IpAdapterScale } from './ip-adapter.js'
 export { ImageEncoder } from './clip-image-encoder.js'
 export * from './schedulers/index.js'
 export { runPlan, type RunPlanOptions } from './run-plan.js'

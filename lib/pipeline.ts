@@ -5,6 +5,8 @@ import { chooseDevice } from './device.js'
 import { invalidArgument, unsupported } from './errors.js'
 import { addNoise, type AddNoiseOptions, type AddNoiseResult } from './forward-diffusion.js'
 import { paintTwice } from './hires.js'
+import type { ImageEncoder } from './clip-image-encoder.js'
+import { IpAdapters, type IpAdapterInput, type IpAdapterOptions, type IpAdapterScale } from './ip-adapter.js'
 import type { Component, ModelFolder, TextComponent } from './models/folder.js'
 import { readModel } from './models/model.js'
 import { isSdxl, partsOf } from './models/pipeline-classes.js'
@@ -24,6 +26,7 @@ import {
 } from './img2img-options.js'
 import { resolveSource } from './source.js'
 import { paintedChannels, taskError, tasks, tasksOf, unetChannelsError, type Task } from './tasks.js'
+import type { Tensor } from './tensor.js'
 import type { Tokenizer } from './tokenizer/tokenizer.js'
 import { generate, type GenerationResult, type Txt2ImgModels } from './txt2img.js'
 import { resolveOptions, type StepEvent, type Txt2ImgOptions } from './txt2img-options.js'
@@ -113,6 +116,7 @@ export class Pipeline {
   readonly unet: UNet
   private readonly autoencoder: Vae | undefined
   private current: Scheduler
+  private ipAdapters: IpAdapters | undefined
   private disposed: Promise<void> | undefined
 
   private constructor(
@@ -301,6 +305,49 @@ export class Pipeline {
     return addNoise(options, { session, scheduler: this.scheduler, vae, factor: vaeFactor(vae) })
   }
 
+  /**
+   * Pictures as prompts: one IP-Adapter or several (.safetensors), in place of those that are loaded; from then on every call
+   * needs `ipAdapterImage` or `ipAdapterImageEmbeds`. For SD1, SD2 and SDXL.
+   * @throws DiffusionError ERR_ND_MODEL_NOT_FOUND, ERR_ND_MODEL_FORMAT (a tensor that does not fit this model, by name),
+   *   ERR_ND_UNSUPPORTED (FaceID), ERR_ND_INVALID_ARGUMENT
+   */
+  async loadIpAdapter(source: string | readonly string[], options: IpAdapterOptions = {}): Promise<void> {
+    const owner = { session: () => this.session() }
+    this.ipAdapters = await IpAdapters.load(owner, this.folder, source, options, readHeader, () => {
+      this.ipAdapters = undefined
+    })
+  }
+
+  /** How much the pictures count: one scale for all IP-Adapters, or one for each. */
+  setIpAdapterScale(scale: IpAdapterScale | readonly IpAdapterScale[]): void {
+    this.loadedIpAdapters().setScale(scale)
+  }
+
+  /** What ipAdapterImage becomes, to be kept and given as ipAdapterImageEmbeds: with `guidance` (default) for calls with guidance. */
+  async prepareIpAdapterImageEmbeds(
+    images: NonNullable<IpAdapterInput['ipAdapterImage']>,
+    options: { guidance?: boolean } = {}
+  ): Promise<Tensor[]> {
+    return this.loadedIpAdapters().embeds(images, options.guidance ?? true)
+  }
+
+  /** Ends the use of all IP-Adapters and frees them and the image encoder. */
+  async unloadIpAdapter(): Promise<void> {
+    this.ipAdapters = undefined
+    await translating(this.session().unloadIpAdapters())
+  }
+
+  /** The one that IP-Adapters were loaded with. */
+  get imageEncoder(): ImageEncoder | undefined {
+    return this.ipAdapters?.encoder
+  }
+
+  private loadedIpAdapters(): IpAdapters {
+    this.session()
+    if (!this.ipAdapters) throw invalidArgument('loadIpAdapter', 'a call of it before', undefined)
+    return this.ipAdapters
+  }
+
   /** Bytes held: laid-out weights, and the arena of activations. */
   async memory(): Promise<{ weights: number; activations: number }> {
     return translating(this.session().memory())
@@ -345,6 +392,7 @@ export class Pipeline {
     const sample = unet.sampleSize
     return {
       session: this.native,
+      ipAdapters: this.ipAdapters,
       scheduler: this.current,
       name: this.name,
       xl,

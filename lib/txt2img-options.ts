@@ -1,6 +1,7 @@
 /** The options of txt2img: their meaning, defaults and checks. */
 import { invalidArgument } from './errors.js'
 import type { DiffusionImage } from './image.js'
+import type { IpAdapterInput } from './ip-adapter.js'
 import type { Scheduler } from './schedulers/index.js'
 import { resolveHires, type HiresOptions, type ResolvedHires } from './hires-options.js'
 import type { Tensor } from './tensor.js'
@@ -8,7 +9,7 @@ import { resolveVariation, variationNames, type ResolvedVariation, type Variatio
 import { bool, finite, integerIn, knownKeys, oneOf, pairOfIntegers, seedOf } from './validate.js'
 
 /** diffusers' arguments in camelCase (num_inference_steps is `steps`, num_images_per_prompt is `count`, generator is `seed`). */
-export interface Txt2ImgOptions extends VariationOptions {
+export interface Txt2ImgOptions extends VariationOptions, IpAdapterInput {
   /** Several prompts make one batch. */
   prompt?: string | readonly string[]
   /** One for all, or one per prompt; default empty. */
@@ -134,6 +135,9 @@ const known: readonly (keyof Txt2ImgOptions)[] = [
   'onStep',
   'hires',
   ...variationNames,
+  'ipAdapterImage',
+  'ipAdapterImageEmbeds',
+  'ipAdapterMasks',
   ...xlOnly
 ]
 

@@ -4,13 +4,15 @@ import {
   translated,
   version,
   type NativeGenerateJob,
+  type NativeImagePrompt,
   type NativeSession,
   type NativeStepEvent
 } from './binding.js'
 import { guidanceEmbedding, pictureTimeIds, promptInput, timeIds, type TextTraits } from './conditions.js'
-import { invalidArgument } from './errors.js'
+import { invalidArgument, unsupported } from './errors.js'
 import { DiffusionImage } from './image.js'
 import type { PictureTraits, ResolvedPicture } from './img2img-options.js'
+import type { IpAdapters } from './ip-adapter.js'
 import { formatParameters } from './infotext.js'
 import { createScheduler, type Scheduler } from './schedulers/index.js'
 import type { StepPlan } from './step-plan.js'
@@ -47,6 +49,8 @@ export interface GenerationResult {
 export interface Txt2ImgModels extends PictureTraits, TextTraits, PlanTraits {
   readonly session: NativeSession
   readonly scheduler: Scheduler
+  /** What is loaded of them. */
+  readonly ipAdapters: IpAdapters | undefined
   /** For the pictures' `parameters` text. */
   readonly name: string
 }
@@ -75,6 +79,8 @@ export const generate = async (
   const latentWidth = Math.floor(o.width / models.factor)
   if (o.latents) checkTensor('latents', o.latents, [o.batch, models.latentChannels, latentHeight, latentWidth])
 
+  const imagePrompts = await imagePromptsOf(o, models, guided)
+  o.signal?.throwIfAborted()
   const job: NativeGenerateJob = {
     prompt: promptInput(o, branches, models, (message) => warnings.push(message)),
     branches,
@@ -84,6 +90,7 @@ export const generate = async (
     latentWidth,
     timeIds: !models.xl ? undefined : picture ? pictureTimeIds(o, guided, picture.scores) : timeIds(o, guided),
     timeCond: models.timeCondWidth > 0 ? guidanceEmbedding(o.guidanceScale, models.timeCondWidth) : undefined,
+    imagePrompts,
     plan,
     guidanceRescale: guided ? o.guidanceRescale : 0,
     seeds: [...o.seeds],
@@ -135,6 +142,21 @@ export const generate = async (
     warnings,
     timings: { ...result.timings, total: (performance.now() - started) / 1000 }
   }
+}
+
+/** For each IP-Adapter. */
+const imagePromptsOf = async (
+  o: ResolvedOptions,
+  { ipAdapters }: Txt2ImgModels,
+  guided: boolean
+): Promise<NativeImagePrompt[] | undefined> => {
+  if (o.ipAdapterMasks !== undefined)
+    throw unsupported('ipAdapterMasks is not supported yet; leave it out, or paint with inpaint and a mask')
+  if (ipAdapters) return ipAdapters.prompts(o, guided)
+  for (const name of ['ipAdapterImage', 'ipAdapterImageEmbeds'] as const)
+    if (o[name] !== undefined)
+      throw invalidArgument(name, 'nothing, as no IP-Adapter is loaded (pipe.loadIpAdapter),', o[name])
+  return undefined
 }
 
 /** A batch's RGB bytes [images, height, width, 3] as pictures. */

@@ -110,7 +110,7 @@ UNet::Text UNet::prepareText(Context& context, const Tensor& text) const {
     for (const Stage& s : stages)
       if (s.transformer)
         for (const TransformerBlock& block : s.transformer->blocks())
-          out.push_back(block.contextKeysValues(context, text));
+          out.push_back({block.contextKeysValues(context, text), {}});
   };
   for (const Block& b : down_) collect(b.stages);
   collect(mid_);

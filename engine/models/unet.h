@@ -55,8 +55,8 @@ class UNet {
  public:
   UNet(const UNetConfig& config, const WeightLoader& loader);
 
-  /// Keys and values of every cross-attention, [B, L, 2·width] each.
-  using Text = std::vector<Tensor>;
+  /// For every cross-attention what it reads; in the order down, middle, up.
+  using Text = std::vector<Attended>;
   Text prepareText(Context&, const Tensor& text) const;  // text [B, L, contextWidth]
 
   /// Time embeddings of `rows` evaluations: row r, batch entry b has timesteps[r · perRow + b].
