@@ -106,6 +106,16 @@ class UnloadIpAdapters : public Job {
 
 }  // namespace
 
+ModelBuilder imagePromptBuilder(const std::string& component, const Napi::Object& config) {
+  if (component == "imageEncoder")
+    return [c = clipVisionConfig(config)](Models& models, const WeightLoader& loader) {
+      models.imageEncoder = std::make_unique<ClipVision>(c, loader);
+    };
+  return [c = ipAdapterConfig(config)](Models& models, const WeightLoader& loader) {
+    models.ipAdapters.push_back(std::make_unique<IpAdapter>(c, loader));
+  };
+}
+
 std::shared_ptr<Job> unloadIpAdaptersJob(const Napi::CallbackInfo& info) {
   return std::make_shared<UnloadIpAdapters>(info.Env());
 }

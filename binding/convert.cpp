@@ -24,13 +24,6 @@ double numberOf(const Napi::Value& value, const char* name) {
   return value.As<Napi::Number>().DoubleValue();
 }
 
-std::vector<double> numbers(const Napi::Object& o, const char* name) {
-  const Napi::Array a = array(o, name);
-  std::vector<double> out;
-  for (uint32_t i = 0; i < a.Length(); i++) out.push_back(numberOf(a.Get(i), name));
-  return out;
-}
-
 std::pair<double, double> pair(const Napi::Object& o, const char* name) {
   const std::vector<double> values = numbers(o, name);
   if (values.size() != 2) wrong(name, "two numbers");
@@ -75,12 +68,21 @@ PlanRow planRow(const Napi::Object& o) {
   row.draws = static_cast<int>(integer(o, "draws"));
   if (has(o, "learnedRange")) row.learnedRange = pair(o, "learnedRange");
   if (has(o, "blend")) row.blend = pair(o, "blend");
+  if (has(o, "noise")) row.noise = pair(o, "noise");
   if (has(o, "guidance")) row.guidance = numbers(o, "guidance");
+  if (has(o, "controlScales")) row.controlScales = numbers(o, "controlScales");
   row.step = boolean(o, "step");
   return row;
 }
 
 }  // namespace
+
+std::vector<double> numbers(const Napi::Object& o, const char* name) {
+  const Napi::Array a = array(o, name);
+  std::vector<double> out;
+  for (uint32_t i = 0; i < a.Length(); i++) out.push_back(numberOf(a.Get(i), name));
+  return out;
+}
 
 bool has(const Napi::Object& o, const char* name) {
   const Napi::Value v = o.Get(name);
@@ -139,6 +141,17 @@ JsTensor tensor(const Napi::Object& o, const char* name) {
   return out;
 }
 
+std::vector<JsTensor> tensors(const Napi::Object& o, const char* name) {
+  const Napi::Array all = array(o, name);
+  std::vector<JsTensor> out;
+  for (uint32_t i = 0; i < all.Length(); i++) {
+    Napi::Object holder = Napi::Object::New(o.Env());
+    holder.Set(name, all.Get(i));
+    out.push_back(tensor(holder, name));
+  }
+  return out;
+}
+
 Napi::Value toJs(Napi::Env env, const std::vector<float>& data) {
   auto out = Napi::Float32Array::New(env, data.size());
   if (!data.empty()) std::memcpy(out.Data(), data.data(), data.size() * sizeof(float));
@@ -185,6 +198,7 @@ UNetConfig unetConfig(const Napi::Object& o) {
         .contextWidth = integer(l, "contextWidth"),
     });
   }
+  c.midResnets = static_cast<int>(integer(o, "midResnets"));
   c.midAttention = boolean(o, "midAttention");
   c.midHeads = static_cast<int>(integer(o, "midHeads"));
   c.midTransformerLayers = static_cast<int>(integer(o, "midTransformerLayers"));
@@ -271,6 +285,11 @@ GenerateJob generateJob(const Napi::Object& o) {
   job.noise = noiseKind(o, "rng");
   if (has(o, "latents")) job.latents = floats(o, "latents");
   if (has(o, "picture")) job.picture = pictureInput(object(o, "picture"));
+  if (has(o, "controls")) job.controls = controlInputs(o, "controls");
+  for (const PlanRow& row : job.plan.rows)
+    if (row.controlScales.size() != job.controls.size())
+      wrong("plan.rows[].controlScales", "a strength per control");
+  job.guess = has(o, "guess") && boolean(o, "guess");
   if (has(o, "variation")) {
     const Napi::Object v = object(o, "variation");
     job.variation = {job.seeds,
@@ -285,6 +304,9 @@ GenerateJob generateJob(const Napi::Object& o) {
   job.decode = boolean(o, "decode");
   job.stepLatents = boolean(o, "stepLatents");
   job.previewEvery = static_cast<int>(integer(o, "previewEvery"));
+  job.fullPreview = has(o, "fullPreview") && boolean(o, "fullPreview");
+  if (has(o, "vaeTiling")) job.tiling = vaeTiling(object(o, "vaeTiling"));
+  job.attentionMaps = has(o, "attentionMaps") && boolean(o, "attentionMaps");
   return job;
 }
 

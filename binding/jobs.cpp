@@ -1,39 +1,15 @@
 #include "binding/jobs.h"
 
 #include "binding/convert.h"
+#include "binding/host-tensors.h"
 
 namespace nd::binding {
 
 namespace {
 
-std::vector<float> downloaded(Context& context, const Tensor& t) {
-  std::vector<float> host(static_cast<size_t>(t.shape.count()));
-  context.backend.download(t, host.data());
-  return host;
-}
-
-/// An NHWC tensor as NCHW on the host.
-struct HostImage {
-  std::vector<float> data;
-  Shape shape;
-};
-HostImage downloadedImage(Context& context, const Tensor& t) {
-  HostImage out{std::vector<float>(static_cast<size_t>(t.shape.count())),
-                {t.shape[0], t.shape[3], t.shape[1], t.shape[2]}};
-  context.backend.downloadImage(t, out.data.data());
-  return out;
-}
-
 [[noreturn]] void notLoaded(const char* what) {
   throw Error(ErrorCode::InvalidArgument,
               format("Expected a pipeline with a %s but this one has none", what));
-}
-
-void expectChannels(const Shape& shape, const char* name, int64_t channels) {
-  if (shape.rank != 4 || shape[1] != channels)
-    throw Error(ErrorCode::InvalidArgument,
-                format("Expected shape [batch, %lld, height, width] for %s but received %s",
-                       static_cast<long long>(channels), name, shape.text().c_str()));
 }
 
 /// encodeText(encoder, ids, length, mask?)
@@ -83,7 +59,8 @@ class EncodeText : public Job {
   std::vector<float> last_, pooled_, projected_;
 };
 
-/// predict({ sample, timesteps: Float32Array [1 or B], context, textEmbeds?, timeIds?, timeCond?, blocks })
+/// predict({ sample, timesteps: Float32Array [1 or B], context, textEmbeds?, timeIds?, timeCond?, residuals?,
+/// adapterMaps?, blocks })
 class Predict : public Job {
  public:
   explicit Predict(const Napi::CallbackInfo& info) : Job(info.Env()) {
@@ -94,6 +71,8 @@ class Predict : public Job {
     if (has(o, "textEmbeds")) added_.textEmbeds = tensor(o, "textEmbeds").data;
     if (has(o, "timeIds")) added_.timeIds = tensor(o, "timeIds").data;
     if (has(o, "timeCond")) added_.timeCond = tensor(o, "timeCond").data;
+    if (has(o, "residuals")) residuals_ = tensors(o, "residuals");
+    if (has(o, "adapterMaps")) adapterMaps_ = tensors(o, "adapterMaps");
     wantBlocks_ = boolean(o, "blocks");
   }
   void run(Context& context, EngineState& state) override {
@@ -130,7 +109,9 @@ class Predict : public Job {
         blocks_.push_back({name, {downloaded(context, value), value.shape}});
     };
     const Tensor x = uploadImage(context, sample_.data.data(), in[0], in[1], in[2], in[3]);
-    out_ = downloadedImage(context, unet.forward(context, x, time, 0, text, wantBlocks_ ? &probe : nullptr));
+    const UNet::Joined joined = join(context);
+    out_ = downloadedImage(context,
+                           unet.forward(context, x, time, 0, text, wantBlocks_ ? &probe : nullptr, joined));
   }
   Napi::Value result(Napi::Env env) override {
     Napi::Object o = Napi::Object::New(env);
@@ -144,27 +125,58 @@ class Predict : public Job {
   }
 
  private:
+  /// What ControlNets and adapters made, given by the caller: one residual per skip and the middle's.
+  UNet::Joined join(Context& context) {
+    const auto uploaded = [&](const JsTensor& t) {
+      if (t.shape.rank != 4) throw Error(ErrorCode::InvalidArgument, "Expected residuals [batch, C, h, w]");
+      return uploadImage(context, t.data.data(), t.shape[0], t.shape[1], t.shape[2], t.shape[3]);
+    };
+    UNet::Joined joined;
+    if (!adapterMaps_.empty()) {
+      adapter_.emplace_back();
+      for (const JsTensor& t : adapterMaps_) adapter_[0].maps.push_back(uploaded(t));
+      joined.adapters = adapter_;
+    }
+    if (!residuals_.empty()) {
+      std::vector<Tensor> all;
+      for (const JsTensor& t : residuals_) all.push_back(uploaded(t));
+      joined.control = [&context, all](std::span<const Tensor> skips, const Tensor& mid) {
+        if (all.size() != skips.size() + 1)
+          throw Error(ErrorCode::InvalidArgument,
+                      format("Expected %zu residuals, one per skip and the middle's, but received %zu",
+                             skips.size() + 1, all.size()));
+        for (size_t i = 0; i < all.size(); i++)
+          addResidual(context, i < skips.size() ? skips[i] : mid, all[i], 1);
+      };
+    }
+    return joined;
+  }
   JsTensor sample_, context_;
   std::vector<float> timesteps_;
   AddedConditions added_;
+  std::vector<JsTensor> residuals_, adapterMaps_;
+  std::vector<AdapterMaps> adapter_;
   bool wantBlocks_;
   HostImage out_;
   std::vector<std::pair<std::string, HostImage>> blocks_;
 };
 
-/// vaeEncode(picture) → moments; vaeDecode(latents) → picture
+/// vaeEncode(picture, tiling?) → moments, or latents; vaeDecode(latents, tiling?) → picture
 class VaeRun : public Job {
  public:
   VaeRun(const Napi::CallbackInfo& info, bool encode) : Job(info.Env()), encode_(encode) {
     Napi::Object holder = Napi::Object::New(info.Env());
     holder.Set(name(), info[0]);
     in_ = tensor(holder, name());
+    if (info.Length() > 1 && info[1].IsObject()) tiling_ = vaeTiling(info[1].As<Napi::Object>());
   }
   void run(Context& context, EngineState& state) override {
     if (!state.models.vae) notLoaded("VAE");
-    const Vae& vae = *state.models.vae;
+    std::optional<TiledAutoencoder> tiled;
+    if (tiling_) tiled.emplace(*state.models.vae, *tiling_);
+    const Autoencoder& vae = tiled ? static_cast<const Autoencoder&>(*tiled) : *state.models.vae;
     const Shape& s = in_.shape;
-    expectChannels(s, name(), encode_ ? vae.config().inChannels : vae.config().latentChannels);
+    expectChannels(s, name(), encode_ ? vae.inChannels() : vae.latentChannels());
     const size_t each = in_.data.size() / static_cast<size_t>(s[0]);
     for (int64_t b = 0; b < s[0]; b++) {  // one at a time, to bound memory
       Arena::Scope scope(context.arena);
@@ -182,6 +194,7 @@ class VaeRun : public Job {
  private:
   const char* name() const { return encode_ ? "picture" : "latents"; }
   bool encode_;
+  std::optional<VaeTiling> tiling_;
   JsTensor in_;
   HostImage out_;
 };
@@ -205,43 +218,12 @@ class Generate : public Job {
       };
     out_ = generate(context, state.models, job_, listener);
   }
-  Napi::Value result(Napi::Env env) override {
-    Napi::Object o = Napi::Object::New(env);
-    o.Set("latents", toJs(env, out_.latents, out_.latentShape));
-    o.Set("pixels", toJs(env, out_.pixels));
-    o.Set("height", static_cast<double>(out_.height));
-    o.Set("width", static_cast<double>(out_.width));
-    Napi::Object t = Napi::Object::New(env);
-    t.Set("text", out_.timings.text);
-    t.Set("encode", out_.timings.encode);
-    t.Set("denoise", out_.timings.denoise);
-    t.Set("decode", out_.timings.decode);
-    o.Set("timings", t);
-    return o;
-  }
+  Napi::Value result(Napi::Env env) override { return toJs(env, out_); }
 
  private:
   void emit(Napi::Env env, const GenerateEvent& e) {
-    Napi::HandleScope scope(env);
-    if (onStep.IsEmpty()) return;
-    const Shape shape = {job_.prompts * job_.imagesPerPrompt, latentChannels(e), job_.latentHeight,
-                         job_.latentWidth};
-    Napi::Object o = Napi::Object::New(env);
-    o.Set("row", static_cast<double>(e.row));
-    o.Set("step", e.step);
-    o.Set("steps", e.steps);
-    o.Set("timestep", e.timestep);
-    if (!e.latents.empty()) {
-      o.Set("latents", toJs(env, e.latents, shape));
-      o.Set("predictedNoise", toJs(env, e.predictedNoise, shape));
-      o.Set("predictedOriginal", toJs(env, e.predictedOriginal, shape));
-    }
-    if (!e.preview.empty()) o.Set("preview", toJs(env, e.preview));
-    try {
-      onStep.Call({o});
-    } catch (const Napi::Error&) {  // lib/ catches what a listener throws; nothing is left to do here
-      abort = true;
-    }
+    emitStep(env, *this, e,
+             {job_.prompts * job_.imagesPerPrompt, latentChannels(e), job_.latentHeight, job_.latentWidth});
   }
   int64_t latentChannels(const GenerateEvent& e) const {
     const int64_t pixels = job_.prompts * job_.imagesPerPrompt * job_.latentHeight * job_.latentWidth;

@@ -1,24 +1,11 @@
 // The jobs that load what a pipeline is made of: its components, and adapters and added tokens later.
 #include "binding/convert.h"
 #include "binding/jobs.h"
+#include "binding/weight-files.h"
 
 namespace nd::binding {
 
 namespace {
-
-/// undefined, or { rows?: [begin, end], transpose?: boolean }.
-TensorView tensorView(const Napi::Value& value) {
-  TensorView view;
-  if (value.IsUndefined()) return view;
-  const auto o = value.As<Napi::Object>();
-  if (const Napi::Value rows = o.Get("rows"); !rows.IsUndefined()) {
-    const auto range = rows.As<Napi::Array>();
-    view.begin = range.Get(0u).As<Napi::Number>().Int64Value();
-    view.end = range.Get(1u).As<Napi::Number>().Int64Value();
-  }
-  view.transpose = o.Get("transpose").ToBoolean();
-  return view;
-}
 
 std::unique_ptr<TextEncoder> makeTextEncoder(const TextConfig& config, const WeightLoader& loader) {
   if (const auto* bert = std::get_if<LdmBertConfig>(&config)) return std::make_unique<LdmBert>(*bert, loader);
@@ -36,8 +23,7 @@ void placeTextEncoder(Models& models, size_t index, std::unique_ptr<TextEncoder>
   all[index] = std::move(encoder);
 }
 
-/// load('textEncoder' | 'imageEncoder' | 'ipAdapter' | 'unet' | 'vae', config, files,
-///      [name, file, stored, { rows?, transpose? }?][])
+/// load('textEncoder' | 'unet' | 'vae' | …, config, files, [name, file, stored, { rows?, transpose? }?][])
 class Load : public Job {
  public:
   explicit Load(const Napi::CallbackInfo& info) : Job(info.Env()) {
@@ -48,37 +34,14 @@ class Load : public Job {
       part_.build = [c = unetConfig(config)](Models& models, const WeightLoader& loader) {
         models.unet = std::make_unique<UNet>(c, loader);
       };
-    else if (component == "vae")
-      part_.build = [c = vaeConfig(config), scaling = latentScaling(config)](Models& models,
-                                                                             const WeightLoader& loader) {
-        models.vae = std::make_unique<Vae>(c, loader);
-        models.scaling = scaling;
-      };
-    else if (component == "imageEncoder")
-      part_.build = [c = clipVisionConfig(config)](Models& models, const WeightLoader& loader) {
-        models.imageEncoder = std::make_unique<ClipVision>(c, loader);
-      };
-    else if (component == "ipAdapter")
-      part_.build = [c = ipAdapterConfig(config)](Models& models, const WeightLoader& loader) {
-        models.ipAdapters.push_back(std::make_unique<IpAdapter>(c, loader));
-      };
     else if (component == "textEncoder")
       text_ = textConfig(config);
+    else if (component == "imageEncoder" || component == "ipAdapter")
+      part_.build = imagePromptBuilder(component, config);
     else
-      throw Error(
-          ErrorCode::InvalidArgument,
-          "Expected 'textEncoder', 'imageEncoder', 'ipAdapter', 'unet' or 'vae' but received " + component);
+      part_.build = aroundBuilder(component, config);
     part_.adaptable = component == "unet" || component == "textEncoder";
-    const auto files = info[2].As<Napi::Array>();
-    for (uint32_t i = 0; i < files.Length(); i++) part_.files.push_back(files.Get(i).As<Napi::String>());
-    const auto tensors = info[3].As<Napi::Array>();
-    for (uint32_t i = 0; i < tensors.Length(); i++) {
-      const auto t = tensors.Get(i).As<Napi::Array>();
-      part_.sources.push_back({t.Get(0u).As<Napi::String>(), t.Get(1u).As<Napi::Number>().Uint32Value(),
-                               t.Get(2u).As<Napi::String>(), tensorView(t.Get(3u))});
-      if (part_.sources.back().file >= part_.files.size())
-        throw Error(ErrorCode::InvalidArgument, "Expected a file's index in tensors");
-    }
+    readWeightFiles(info[2], info[3], part_);
   }
   void run(Context& context, EngineState& state) override {
     if (text_) {

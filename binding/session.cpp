@@ -1,5 +1,6 @@
 #include "binding/session.h"
 
+#include "binding/control-jobs.h"
 #include "binding/convert.h"
 #include "binding/jobs.h"
 #include "binding/js-error.h"
@@ -16,9 +17,15 @@ Napi::Function Session::define(Napi::Env env) {
                          InstanceMethod<&Session::predict>("predict"),
                          InstanceMethod<&Session::vaeEncode>("vaeEncode"),
                          InstanceMethod<&Session::vaeDecode>("vaeDecode"),
+                         InstanceMethod<&Session::loadControl>("loadControl"),
+                         InstanceMethod<&Session::unloadControl>("unloadControl"),
+                         InstanceMethod<&Session::predictControl>("predictControl"),
+                         InstanceMethod<&Session::adapterMaps>("adapterMaps"),
                          InstanceMethod<&Session::encodePictures>("encodePictures"),
                          InstanceMethod<&Session::decodePictures>("decodePictures"),
                          InstanceMethod<&Session::generate>("generate"),
+                         InstanceMethod<&Session::unconditional>("unconditional"),
+                         InstanceMethod<&Session::predictUnconditional>("predictUnconditional"),
                          InstanceMethod<&Session::addAdapter>("addAdapter"),
                          InstanceMethod<&Session::removeAdapter>("removeAdapter"),
                          InstanceMethod<&Session::useAdapters>("useAdapters"),
@@ -79,6 +86,18 @@ Napi::Value Session::vaeEncode(const Napi::CallbackInfo& info) {
 Napi::Value Session::vaeDecode(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] { return submit(vaeJob(info, /*encode=*/false)); });
 }
+Napi::Value Session::loadControl(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(loadControlJob(info)); });
+}
+Napi::Value Session::unloadControl(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(unloadControlJob(info)); });
+}
+Napi::Value Session::predictControl(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(predictControlJob(info)); });
+}
+Napi::Value Session::adapterMaps(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(adapterMapsJob(info)); });
+}
 Napi::Value Session::encodePictures(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] { return submit(encodePicturesJob(info)); });
 }
@@ -126,15 +145,21 @@ Napi::Value Session::memory(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] { return submit(memoryJob(info)); });
 }
 
+Napi::Value Session::submitAbortable(Napi::Env env, std::shared_ptr<Job> job) {
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("abort", Napi::Function::New(env, [job](const Napi::CallbackInfo&) { job->abort = true; }));
+  out.Set("promise", submit(job));
+  return out;
+}
 Napi::Value Session::generate(const Napi::CallbackInfo& info) {
-  return guarded(info.Env(), [&] {
-    const std::shared_ptr<Job> job = adapted(generateJobOf(info));
-    const Napi::Env env = info.Env();
-    Napi::Object out = Napi::Object::New(env);
-    out.Set("abort", Napi::Function::New(env, [job](const Napi::CallbackInfo&) { job->abort = true; }));
-    out.Set("promise", submit(job));
-    return Napi::Value(out);
-  });
+  return guarded(info.Env(), [&] { return submitAbortable(info.Env(), adapted(generateJobOf(info))); });
+}
+Napi::Value Session::unconditional(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submitAbortable(info.Env(), unconditionalJobOf(info)); });
+}
+
+Napi::Value Session::predictUnconditional(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(predictUnconditionalJob(info)); });
 }
 
 Napi::Value Session::description(const Napi::CallbackInfo& info) {

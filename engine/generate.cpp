@@ -2,6 +2,7 @@
 
 #include <chrono>
 
+#include "engine/attention-maps.h"
 #include "engine/repeated.h"
 
 namespace nd {
@@ -57,6 +58,7 @@ struct Steering {
   UNet::Text text;
   UNet::Time time;     // of all rows of the plan
   UNet::Time current;  // of the row at hand
+  std::optional<Controls> controls;
 };
 
 Steering prepare(Context& context, const Models& models, const GenerateJob& job,
@@ -77,7 +79,19 @@ Steering prepare(Context& context, const Models& models, const GenerateJob& job,
   for (const PlanRow& row : job.plan.rows)
     for (int64_t b = 0; b < perRow; b++) timesteps.push_back(static_cast<float>(row.timestep));
   Steering steering;
-  steering.text = unet.prepareText(context, repeatText(context, condition.text, job.imagesPerPrompt));
+  const Tensor text = repeatText(context, condition.text, job.imagesPerPrompt);
+  if (!job.controls.empty())
+    steering.controls.emplace(context, models.controls, job.controls,
+                              ControlTarget{.batch = job.prompts * job.imagesPerPrompt,
+                                            .branches = job.branches,
+                                            .height = job.latentHeight * models.vae->factor(),
+                                            .width = job.latentWidth * models.vae->factor(),
+                                            .guess = job.guess,
+                                            .timesteps = timesteps,
+                                            .perRow = perRow,
+                                            .added = added,
+                                            .text = text});
+  steering.text = unet.prepareText(context, text);
   addImagePrompts(context, models.ipAdapters, job.imagePrompts, job.branches,
                   job.prompts * job.imagesPerPrompt, steering.text);
   steering.time = unet.prepareTime(context, timesteps, perRow, added);
@@ -87,9 +101,20 @@ Steering prepare(Context& context, const Models& models, const GenerateJob& job,
 
 }  // namespace
 
+std::vector<float> predictedNoise(const PlanRow& row, std::span<const float> x, std::vector<float> m) {
+  if (row.noise)
+    for (size_t i = 0; i < m.size(); i++)
+      m[i] = static_cast<float>(row.noise->first * x[i] + row.noise->second * m[i]);
+  return m;
+}
+
 std::vector<uint8_t> decodePixels(Context& context, const Models& models, const std::vector<float>& latents,
                                   const Shape& shape) {
-  const Vae& vae = *models.vae;
+  return decodePixels(context, *models.vae, models.scaling, latents, shape);
+}
+
+std::vector<uint8_t> decodePixels(Context& context, const Autoencoder& vae, const LatentScaling& scaling,
+                                  const std::vector<float>& latents, const Shape& shape) {
   const int64_t channels = shape[1], h = shape[2], w = shape[3], f = vae.factor();
   const auto each = static_cast<size_t>(channels * h * w), pixels = static_cast<size_t>(h * f * w * f * 3);
   std::vector<uint8_t> out(static_cast<size_t>(shape[0]) * pixels);
@@ -97,7 +122,7 @@ std::vector<uint8_t> decodePixels(Context& context, const Models& models, const 
   for (int64_t b = 0; b < shape[0]; b++) {
     for (size_t i = 0; i < each; i++)
       z[i] = static_cast<float>(
-          models.scaling.z(latents[static_cast<size_t>(b) * each + i], i / static_cast<size_t>(h * w)));
+          scaling.z(latents[static_cast<size_t>(b) * each + i], i / static_cast<size_t>(h * w)));
     Arena::Scope scope(context.arena);
     const Tensor picture = vae.decode(context, uploadImage(context, z.data(), 1, channels, h, w));
     context.backend.downloadPixels(picture, out.data() + static_cast<size_t>(b) * pixels);
@@ -112,6 +137,14 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
   context.tileX = job.tileX, context.tileY = job.tileY;
   GenerateResult result;
   Stopwatch watch;
+  std::optional<TiledAutoencoder> tiled, tiledPreview;
+  if (job.tiling) tiled.emplace(*models.vae, *job.tiling);
+  const Autoencoder& vae = tiled ? static_cast<const Autoencoder&>(*tiled) : *models.vae;
+  const bool smallPreview = models.previewVae && !job.fullPreview;
+  if (job.tiling && smallPreview) tiledPreview.emplace(*models.previewVae, *job.tiling);
+  const Autoencoder& preview = !smallPreview  ? vae
+                               : tiledPreview ? static_cast<const Autoencoder&>(*tiledPreview)
+                                              : *models.previewVae;
 
   // 1. Text.
   std::vector<const TextEncoder*> encoders;
@@ -122,7 +155,7 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
   result.timings.text = watch.lap();
 
   // 2. The picture to begin with.
-  const int64_t batch = job.prompts * job.imagesPerPrompt, channels = models.vae->config().latentChannels;
+  const int64_t batch = job.prompts * job.imagesPerPrompt, channels = vae.latentChannels();
   result.latentShape = {batch, channels, job.latentHeight, job.latentWidth};
   std::vector<std::unique_ptr<NoiseSource>> sources;
   for (const uint64_t seed : job.seeds) sources.push_back(makeNoiseSource(seed, job.noise));
@@ -134,7 +167,7 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
   if (job.picture) {
     const PictureTarget target{batch,         job.latentHeight, job.latentWidth, job.branches,
                                extraChannels, job.latents,      &job.variation};
-    picture = preparePicture(context, *models.vae, models.scaling, *job.picture, target, noise);
+    picture = preparePicture(context, vae, models.scaling, *job.picture, target, noise);
     result.timings.encode = watch.lap();
   }
   expect(extraChannels == 0 || !picture.extra.empty(), "a picture for the UNet's extra channels");
@@ -161,7 +194,10 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
   options.mask = picture.mask;
   options.noise = &noise;
   options.outputChannels = unet.config().outChannels;
-  Repeated evaluation;
+  options.keepInput = job.stepLatents && onStep;
+  std::optional<AttentionRecorder> recorder;
+  if (job.attentionMaps) recorder.emplace((job.branches - 1) * batch, batch);
+  std::map<std::vector<double>, Repeated> evaluations;  // by the strengths of the controls, 0 while they rest
   options.predict = [&](size_t row, const Tensor& x, double inputScale, const Tensor& out) {
     Arena::Scope step(context.arena);
     // What differs between rows is put where every evaluation finds it: see Repeated.
@@ -169,11 +205,19 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
         context.arena.tensor({job.branches * batch, job.latentHeight, job.latentWidth, channels});
     context.backend.modelInput(x, inputScale, job.branches, latents);
     unet.selectTime(context, steering.time, static_cast<int64_t>(row), steering.current);
-    evaluation(context, [&] {
-      const Tensor input = extra ? concatColumns(context, std::vector<Tensor>{latents, extra}) : latents;
-      const Tensor y = unet.forward(context, input, steering.current, 0, steering.text);
-      context.backend.modelOutput(y, out);
-    });
+    if (steering.controls) steering.controls->select(context, static_cast<int64_t>(row));
+    const std::vector<double>& scales = job.plan.rows[row].controlScales;
+    const auto evaluate = [&](Context& on) {
+      const Tensor input = extra ? concatColumns(on, std::vector<Tensor>{latents, extra}) : latents;
+      UNet::Joined joined;
+      if (steering.controls) joined = steering.controls->joined(context, latents, scales);
+      const Tensor y = unet.forward(on, input, steering.current, 0, steering.text, nullptr, joined);
+      on.backend.modelOutput(y, out);
+    };
+    if (!recorder) return evaluations[scales](context, [&] { evaluate(context); });
+    Context watched = context;  // the recorder downloads: nothing to be repeated
+    watched.attentionMaps = &*recorder;
+    evaluate(watched);
   };
   options.onStep = [&](const StepState& state) {
     const PlanRow& row = job.plan.rows[state.row];
@@ -181,21 +225,26 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
     GenerateEvent event{state.row, state.step, state.steps, state.timestep, {}, {}, {}, {}};
     if (job.stepLatents) {
       event.latents = downloaded(context, state.x);
-      event.predictedNoise = downloaded(context, state.m);
+      event.predictedNoise = predictedNoise(row, state.input, downloaded(context, state.m));
       event.predictedOriginal = downloaded(context, state.p);
     }
     if (row.step && job.previewEvery > 0 && (state.step % job.previewEvery == 0 || state.step == state.steps))
-      event.preview = decodePixels(context, models, downloaded(context, state.p), result.latentShape);
+      event.preview = decodePixels(context, preview, smallPreview ? models.previewScaling : models.scaling,
+                                   downloaded(context, state.p), result.latentShape);
     onStep(std::move(event));
   };
   result.latents = denoise(context, job.plan, options);
   result.timings.denoise = watch.lap();
+  if (recorder && recorder->tokens()) {
+    result.attention = recorder->averaged(job.latentHeight, job.latentWidth);
+    result.attentionShape = {batch, recorder->tokens(), job.latentHeight, job.latentWidth};
+  }
 
   // 4. The autoencoder.
   if (job.decode) {
-    result.height = job.latentHeight * models.vae->factor();
-    result.width = job.latentWidth * models.vae->factor();
-    result.pixels = decodePixels(context, models, result.latents, result.latentShape);
+    result.height = job.latentHeight * vae.factor();
+    result.width = job.latentWidth * vae.factor();
+    result.pixels = decodePixels(context, vae, models.scaling, result.latents, result.latentShape);
     if (!picture.overlays.empty())
       result.pixels = overlaidAll(picture.overlays, result.pixels, result.width, result.height);
     result.timings.decode = watch.lap();

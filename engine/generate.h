@@ -9,11 +9,13 @@
 #include <vector>
 
 #include "engine/conditioning.h"
+#include "engine/control.h"
 #include "engine/denoise.h"
 #include "engine/image-prompts.h"
 #include "engine/models/clip-vision.h"
+#include "engine/models/tiled-autoencoder.h"
 #include "engine/models/unet.h"
-#include "engine/models/vae.h"
+#include "engine/models/unet2d.h"
 #include "engine/picture-input.h"
 
 namespace nd {
@@ -22,10 +24,14 @@ namespace nd {
 struct Models {
   std::vector<std::unique_ptr<TextEncoder>> textEncoders;
   std::unique_ptr<UNet> unet;
-  std::unique_ptr<Vae> vae;
+  std::unique_ptr<Autoencoder> vae;
   LatentScaling scaling;
   std::unique_ptr<ClipVision> imageEncoder;  // IP-Adapter, CLIP scores
   std::vector<std::unique_ptr<IpAdapter>> ipAdapters;
+  std::unique_ptr<Autoencoder> previewVae;  // decodes previews instead of `vae`, where there is one
+  LatentScaling previewScaling;
+  std::unique_ptr<UNet2d> unconditional;  // instead of all others
+  ControlModels controls;
 };
 
 struct GenerateJob {
@@ -42,11 +48,16 @@ struct GenerateJob {
   NoiseKind noise = NoiseKind::Cpu;
   std::vector<float> latents;           // [B, C, h, w] before scaling by initNoiseSigma; empty: drawn
   std::optional<PictureInput> picture;  // img2img, inpainting, editing
+  std::vector<ControlInput> controls;   // ControlNets and T2I-Adapters, as the rows' controlScales count them
+  bool guess = false;                   // ControlNets see the branch with the prompt alone
   Variation variation;                  // of the initial noise
   bool tileX = false, tileY = false;    // every convolution of UNet and autoencoder goes round
   bool decode = true;                   // else only latents come back
   bool stepLatents = false;             // events carry latents, predicted noise and predicted original
   int previewEvery = 0;                 // decode the predicted original every so many steps; 0: never
+  bool fullPreview = false;             // by `vae` itself, also where there is a preview's
+  std::optional<VaeTiling> tiling;      // pictures are encoded and decoded tile by tile
+  bool attentionMaps = false;           // record the cross-attention of the branch with the prompt
 };
 
 /// After every UNet evaluation, as diffusers' callback; `step` counts only the rows that count for progress.
@@ -67,13 +78,21 @@ struct GenerateResult {
   std::vector<float> latents;
   int64_t height = 0, width = 0;
   std::vector<uint8_t> pixels;  // [B, H, W, 3]
+  Shape attentionShape;         // [B, tokens, h, w], where asked for
+  std::vector<float> attention;
   Timings timings;
 };
 
 GenerateResult generate(Context&, const Models&, const GenerateJob&,
                         const std::function<void(GenerateEvent&&)>& onStep);
 
+/// What the row of a plan predicts as noise, from x before it and the model's output: [B, C, h, w] on the
+/// host.
+std::vector<float> predictedNoise(const PlanRow&, std::span<const float> x, std::vector<float> m);
+
 /// latents [B, C, h, w] of the loop → RGB8 [B, h·f, w·f, 3]; one image at a time, to bound memory.
+std::vector<uint8_t> decodePixels(Context&, const Autoencoder&, const LatentScaling&,
+                                  const std::vector<float>& latents, const Shape& shape);
 std::vector<uint8_t> decodePixels(Context&, const Models&, const std::vector<float>& latents,
                                   const Shape& shape);
 

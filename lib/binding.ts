@@ -7,6 +7,7 @@ import { DiffusionError } from './errors.js'
 import type { TensorView } from './models/weights.js'
 import type { StepPlan } from './step-plan.js'
 import type { Tensor } from './tensor.js'
+import type { VaeTiling } from './vae-tiling.js'
 
 /** engine/generate.h GenerateJob, field by field. */
 export interface NativeGenerateJob {
@@ -54,6 +55,9 @@ export interface NativeGenerateJob {
         repaint?: NativeRepaint | undefined
       }
     | undefined
+  /** ControlNets and T2I-Adapters, engine/control.h; the plan's rows have their strengths. */
+  controls?: readonly NativeControl[] | undefined
+  guess?: boolean | undefined
   /** engine/variation.h Variation. */
   variation?: { subseeds: bigint[]; strength: number; fromHeight: number; fromWidth: number } | undefined
   tileX: boolean
@@ -61,6 +65,32 @@ export interface NativeGenerateJob {
   decode: boolean
   stepLatents: boolean
   previewEvery: number
+  /** Previews by the pipeline's own autoencoder, also where there is one for previews. */
+  fullPreview?: boolean | undefined
+  vaeTiling?: VaeTiling | undefined
+  attentionMaps?: boolean | undefined
+}
+
+/** engine/unconditional.h UnconditionalJob. */
+export interface NativeUnconditionalJob {
+  batch: number
+  height: number
+  width: number
+  plan: StepPlan
+  seeds: bigint[]
+  rng: 'cpu' | 'cuda'
+  latents?: Float32Array | undefined
+  decode: boolean
+  stepLatents: boolean
+  previewEvery: number
+}
+
+export interface NativeControl {
+  id: number
+  adapter: boolean
+  pictures: readonly NativePicture[]
+  /** For each image of the batch, its picture. */
+  pictureOf: Int32Array
 }
 
 /** engine/repaint.h RepaintOptions. */
@@ -95,6 +125,8 @@ export interface NativeResult {
   pixels: Uint8Array
   width: number
   height: number
+  /** [images, tokens, h, w], where asked for. */
+  attention?: Tensor
   timings: { text: number; encode: number; denoise: number; decode: number }
 }
 
@@ -125,9 +157,12 @@ export interface NativeImagePrompt {
   scales: Float32Array
 }
 
+export type NativeComponent =
+  'textEncoder' | 'imageEncoder' | 'ipAdapter' | 'unet' | 'vae' | 'previewVae' | 'unconditional'
+
 export interface NativeSession {
   load(
-    component: 'textEncoder' | 'imageEncoder' | 'ipAdapter' | 'unet' | 'vae',
+    component: NativeComponent,
     config: object,
     files: readonly string[],
     tensors: readonly (readonly [name: string, file: number, stored: string, view?: TensorView | undefined])[]
@@ -150,10 +185,35 @@ export interface NativeSession {
     textEmbeds?: Tensor | undefined
     timeIds?: Tensor | undefined
     timeCond?: Tensor | undefined
+    residuals?: readonly Tensor[] | undefined
+    adapterMaps?: readonly Tensor[] | undefined
     blocks: boolean
   }): Promise<{ sample: Tensor; blocks?: Record<string, Tensor> }>
-  vaeEncode(picture: Tensor): Promise<Tensor>
-  vaeDecode(latents: Tensor): Promise<Tensor>
+  vaeEncode(picture: Tensor, tiling?: VaeTiling): Promise<Tensor>
+  vaeDecode(latents: Tensor, tiling?: VaeTiling): Promise<Tensor>
+  loadControl(
+    kind: 'controlnet' | 't2iAdapter',
+    id: number,
+    config: object,
+    files: readonly string[],
+    tensors: readonly (readonly [name: string, file: number, stored: string, view?: TensorView | undefined])[]
+  ): Promise<void>
+  unloadControl(kind: 'controlnet' | 't2iAdapter', id: number): Promise<void>
+  /** The residuals of the skips, and last the middle's. */
+  predictControl(
+    id: number,
+    request: {
+      sample: Tensor
+      timesteps: Float32Array
+      context: Tensor
+      picture: Tensor
+      textEmbeds?: Tensor | undefined
+      timeIds?: Tensor | undefined
+      scale: number
+      guess: boolean
+    }
+  ): Promise<Tensor[]>
+  adapterMaps(id: number, picture: NativePicture, height: number, width: number): Promise<Tensor[]>
   /** Pictures, resized to the latents' size times the factor → the posterior's moments [n, 2C, h, w], unscaled. */
   encodePictures(pictures: readonly NativePicture[], latentHeight: number, latentWidth: number): Promise<Tensor>
   /** Latents as the step loop has them → RGB [n, height, width, 3]. */
@@ -162,6 +222,12 @@ export interface NativeSession {
     job: NativeGenerateJob,
     onStep?: (event: NativeStepEvent) => void
   ): { promise: Promise<NativeResult>; abort(): void }
+  unconditional(
+    job: NativeUnconditionalJob,
+    onStep?: (event: NativeStepEvent) => void
+  ): { promise: Promise<NativeResult>; abort(): void }
+  /** One evaluation of UNet2DModel; one timestep for all, or one per sample. */
+  predictUnconditional(sample: Tensor, timesteps: Float32Array): Promise<Tensor>
   unload(): Promise<void>
   /** Time per operation since the last call; `on` starts or stops measuring. */
   profile(on: boolean): Promise<{ operation: string; seconds: number; flops: number; calls: number }[]>

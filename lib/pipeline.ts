@@ -1,5 +1,13 @@
 import { basename } from 'node:path'
-import { native, translating, translatingSync, type NativeSession } from './binding.js'
+import { native, translating, translatingSync, type NativeComponent, type NativeSession } from './binding.js'
+import { ControlModels, type ControlNet, type LoadControlOptions, type T2iAdapter } from './control.js'
+import {
+  controlSize,
+  mentionsControl,
+  resolveControls,
+  type ControlOptions,
+  type ResolvedControls
+} from './control-options.js'
 import { disposedError, TextEncoder, UNet, Vae } from './components.js'
 import { chooseDevice } from './device.js'
 import { invalidArgument, unsupported } from './errors.js'
@@ -7,12 +15,19 @@ import { addNoise, type AddNoiseOptions, type AddNoiseResult } from './forward-d
 import { paintTwice } from './hires.js'
 import type { ImageEncoder } from './clip-image-encoder.js'
 import { IpAdapters, type IpAdapterInput, type IpAdapterOptions, type IpAdapterScale } from './ip-adapter.js'
-import type { Component, ModelFolder, TextComponent } from './models/folder.js'
-import { readModel } from './models/model.js'
+import {
+  isUnconditional,
+  type Component,
+  type ModelFolder,
+  type TextComponent,
+  type UnconditionalFolder
+} from './models/folder.js'
+import { checkSameLatents, pixelsPerLatent, traitsOf } from './models/autoencoder.js'
+import { readModel, readVae } from './models/model.js'
 import { isSdxl, partsOf } from './models/pipeline-classes.js'
+import { isUNet2d } from './models/unet2d.js'
 import type { CheckpointReader } from './models/single-file/checkpoint.js'
 import { loadTokenizer } from './models/tokenizer-source.js'
-import { vaeFactor } from './models/vae.js'
 import type { ComponentWeights } from './models/weights.js'
 import { outpaintOptions, type OutpaintOptions } from './outpaint.js'
 import { createScheduler, Scheduler } from './schedulers/index.js'
@@ -24,68 +39,19 @@ import {
   type Img2ImgOptions,
   type InpaintOptions
 } from './img2img-options.js'
+import { loadOptionNames, type LoadOptions } from './load-options.js'
+import { checkScheduler, chooseScheduler } from './pipeline-scheduler.js'
 import { resolveSource } from './source.js'
 import { paintedChannels, taskError, tasks, tasksOf, unetChannelsError, type Task } from './tasks.js'
 import type { Tensor } from './tensor.js'
 import type { Tokenizer } from './tokenizer/tokenizer.js'
+import { streamCall, type StreamEvent } from './stream.js'
 import { generate, type GenerationResult, type Txt2ImgModels } from './txt2img.js'
-import { resolveOptions, type StepEvent, type Txt2ImgOptions } from './txt2img-options.js'
+import { unconditional, type UnconditionalOptions } from './unconditional.js'
+import { resolveOptions, type ResolvedOptions, type Txt2ImgOptions } from './txt2img-options.js'
 import { integerIn, knownKeys, oneOf } from './validate.js'
 
-export interface LoadOptions {
-  /** 'auto' (default): the best there is; 'cpu'; 'cuda', 'cuda:1': that one, or an error. */
-  device?: string
-  /** 'auto' (default) or 'float32': what the CPU computes in. Weights keep the file's type. */
-  dtype?: string
-  /** CPU threads; default: the physical cores. */
-  threads?: number
-  /** Instead of the model's own: an instance, a diffusers class name or an AUTOMATIC1111 label. */
-  scheduler?: Scheduler | string
-  /** Another AutoencoderKL: a folder, or a .safetensors file in the original layout. */
-  vae?: string
-  /** Single files: a diffusers folder with the configurations and tokenizers to use; its weights are not read. */
-  config?: string
-  /** What the UNet predicts, where the model does not say it (single files of Stable Diffusion 2) or says it wrongly. */
-  predictionType?: 'epsilon' | 'v_prediction' | 'sample'
-  /** Take *.VARIANT.safetensors. */
-  variant?: string
-  /** Ends the loading between two components. */
-  signal?: AbortSignal
-  /** Components laid out; before that, of models from the hub, bytes of all files (`component: 'download'`). */
-  onProgress?: (event: { component: string; loaded: number; total: number; file?: string }) => void
-  /** Hub: a branch, tag or commit; 'main' by default. */
-  revision?: string
-  /** Hub: where models are kept; default HF_HUB_CACHE, or hub/ in HF_HOME: Python's cache, read and filled in place. */
-  cacheDir?: string
-  /** Hub: instead of HF_TOKEN or what `hf auth login` stored; false sends none. */
-  token?: string | false
-  /** Hub: read the cache alone, as HF_HUB_OFFLINE=1 does. */
-  localFilesOnly?: boolean
-  /** SHA-256 that a downloaded single file must have. */
-  sha256?: string
-}
-
-const known: readonly (keyof LoadOptions)[] = [
-  'device',
-  'dtype',
-  'threads',
-  'scheduler',
-  'vae',
-  'config',
-  'predictionType',
-  'variant',
-  'signal',
-  'onProgress',
-  'revision',
-  'cacheDir',
-  'token',
-  'localFilesOnly',
-  'sha256'
-]
-
-/** What `for await (const e of pipe.stream(…))` yields: the steps, and at the end the result. */
-export type StreamEvent =
-  ({ readonly type: 'step' } & StepEvent) | { readonly type: 'result'; readonly result: GenerationResult }
+export type { LoadOptions } from './load-options.js'
 
 /** Every task's options. */
 export interface TaskOptions {
@@ -93,6 +59,7 @@ export interface TaskOptions {
   img2img: Img2ImgOptions
   inpaint: InpaintOptions
   edit: EditOptions
+  unconditional: UnconditionalOptions
 }
 
 /**
@@ -108,21 +75,22 @@ export class Pipeline {
   readonly warnings: readonly string[]
   /** What this model can do: the methods of these names work, the others reject. */
   readonly tasks: readonly Task[]
-  readonly tokenizer: Tokenizer
   readonly tokenizer2: Tokenizer | undefined
-  readonly textEncoder: TextEncoder
   /** SDXL's second one. */
   readonly textEncoder2: TextEncoder | undefined
   readonly unet: UNet
+  private readonly firstEncoder: TextEncoder | undefined
   private readonly autoencoder: Vae | undefined
+  private readonly controls: ControlModels
   private current: Scheduler
   private ipAdapters: IpAdapters | undefined
+  private hasPreviewVae = false
   private disposed: Promise<void> | undefined
 
   private constructor(
     private readonly native: NativeSession,
-    private readonly folder: ModelFolder,
-    tokenizers: readonly Tokenizer[],
+    private readonly folder: ModelFolder | UnconditionalFolder,
+    private readonly tokenizers: readonly Tokenizer[],
     choice: { device: string; reason: string },
     scheduler: Scheduler,
     private readonly name: string
@@ -135,20 +103,17 @@ export class Pipeline {
     this.deviceReason = choice.reason
     this.warnings = [...folder.warnings, ...scheduler.warnings]
     this.tasks = tasksOf(folder)
-    this.tokenizer = tokenizers[0]!
     this.tokenizer2 = tokenizers[1]
-    this.textEncoder = encoders[0]!
+    this.firstEncoder = encoders[0]
     this.textEncoder2 = encoders[1]
-    this.unet = new UNet(owner, { ...folder.unet.config }, folder.unet.config.inChannels)
+    this.unet = new UNet(owner, { ...folder.unet.config }, folder.unet.config.inChannels, !isUnconditional(folder))
     const vae = folder.vae?.config
-    if (vae)
-      this.autoencoder = new Vae(
-        owner,
-        { ...vae },
-        { picture: vae.inChannels, latent: vae.latentChannels },
-        vaeFactor(vae)
-      )
+    if (vae) this.autoencoder = new Vae(owner, vae)
     this.current = scheduler
+    const unet = folder.unet.config
+    const controlled =
+      vae && !isUNet2d(unet) ? { unet, latentChannels: vae.latentChannels, factor: pixelsPerLatent(vae) } : undefined
+    this.controls = new ControlModels(owner, controlled, readHeader)
   }
 
   /**
@@ -158,7 +123,7 @@ export class Pipeline {
    *   ERR_ND_CUDA_UNAVAILABLE, ERR_ND_OUT_OF_MEMORY, ERR_ND_NO_BINARY, ERR_ND_DOWNLOAD, ERR_ND_ACCESS; signal.reason
    */
   static async fromPretrained(source: string, options: LoadOptions = {}): Promise<Pipeline> {
-    knownKeys('fromPretrained', options, known)
+    knownKeys('fromPretrained', options, loadOptionNames)
     const { signal } = options
     if (signal !== undefined && !(signal instanceof AbortSignal))
       throw invalidArgument('signal', 'an AbortSignal', signal)
@@ -183,13 +148,13 @@ export class Pipeline {
     ].flatMap(([encoder, tokenizer]) => (encoder && tokenizer ? [loadTokenizer(encoder.kind, tokenizer)] : []))
 
     const session = translatingSync(() => new (native().Session)({ device: choice.device, threads }))
-    const parts: [kind: 'textEncoder' | 'unet' | 'vae', component: Component<object>][] = [
+    const parts: [kind: NativeComponent, component: Component<object>][] = [
       ...loadedEncoders(folder).map(
         ({ kind, ...e }) =>
-          ['textEncoder', { ...e, config: { kind, ...e.config } }] as ['textEncoder', Component<object>]
+          ['textEncoder', { ...e, config: { kind, ...e.config } }] as [NativeComponent, Component<object>]
       ),
-      ['unet', folder.unet],
-      ...(folder.vae ? [['vae', folder.vae] as ['vae', Component<object>]] : [])
+      [isUnconditional(folder) ? 'unconditional' : 'unet', folder.unet],
+      ...(folder.vae ? [['vae', folder.vae] as [NativeComponent, Component<object>]] : [])
     ]
     try {
       for (const [i, [kind, component]] of parts.entries()) {
@@ -201,7 +166,39 @@ export class Pipeline {
       await session.unload()
       throw error
     }
-    return new Pipeline(session, folder, tokenizers, choice, scheduler, basename(source, '.safetensors'))
+    const pipe = new Pipeline(session, folder, tokenizers, choice, scheduler, basename(source, '.safetensors'))
+    if (options.previewVae !== undefined)
+      try {
+        await pipe.loadPreviewVae(options.previewVae)
+      } catch (error) {
+        await pipe.dispose()
+        throw error
+      }
+    return pipe
+  }
+
+  /**
+   * An autoencoder that decodes previews from now on (unless a call asks for `preview: { vae: 'own' }`), such as TAESD: a
+   * folder, or a file in the original layout. Replaces the one before.
+   * @throws DiffusionError ERR_ND_MODEL_NOT_FOUND, ERR_ND_MODEL_FORMAT (also where it is for other latents), ERR_ND_UNSUPPORTED
+   */
+  async loadPreviewVae(path: string): Promise<void> {
+    if (typeof path !== 'string' || path === '') throw invalidArgument('previewVae', 'a path', path)
+    const { folder } = this
+    if (!folder.vae) throw unsupported('Expected a model with an autoencoder but this one paints pixels')
+    const own = folder.vae.config
+    const preview = await readVae(path, traitsOf(own, isSdxl(folder.className)), readHeader)
+    checkSameLatents(own, preview.config, path)
+    await loadComponent(this.session(), 'previewVae', preview.config, preview.weights)
+    this.hasPreviewVae = true
+  }
+
+  /** @throws DiffusionError ERR_ND_UNSUPPORTED where the model knows no text; textEncoder too */
+  get tokenizer(): Tokenizer {
+    return this.tokenizers[0] ?? withoutText('tokenizer')
+  }
+  get textEncoder(): TextEncoder {
+    return this.firstEncoder ?? withoutText('text encoder')
   }
 
   /** @throws DiffusionError ERR_ND_UNSUPPORTED where the model paints pixels */
@@ -220,24 +217,34 @@ export class Pipeline {
   /** Text to image. @throws DiffusionError; signal.reason when aborted; what onStep throws */
   async txt2img(options: Txt2ImgOptions): Promise<GenerationResult> {
     const models = this.modelsFor('txt2img', options)
-    const o = resolveOptions(options, models)
-    return o.hires ? paintTwice(o, o.hires, models) : generate(o, models)
+    const run = (o: ResolvedOptions, controls?: ResolvedControls): Promise<GenerationResult> =>
+      o.hires ? paintTwice(o, o.hires, models, controls) : generate(o, models, undefined, controls)
+    if (!mentionsControl(options)) return run(resolveOptions(options, models))
+    const controls = await this.controlsFor('txt2img', options, models)
+    const size = controls && controlSize(controls)
+    return run(resolveOptions(options, size ? { ...models, defaultSize: size } : models), controls)
   }
 
   /** A picture painted anew, as far as `strength` says. @throws as txt2img */
   async img2img(options: Img2ImgOptions): Promise<GenerationResult> {
     const models = this.modelsFor('img2img', options)
-    const call = await resolveImg2Img(options, models)
+    const [call, controls] = await Promise.all([
+      resolveImg2Img(options, models),
+      this.controlsFor('img2img', options, models)
+    ])
     this.session() // disposed of meanwhile?
-    return generate(call.options, models, call.picture)
+    return generate(call.options, models, call.picture, controls)
   }
 
   /** The part of a picture that `mask` shows, painted anew. @throws as txt2img */
   async inpaint(options: InpaintOptions): Promise<GenerationResult> {
     const models = this.modelsFor('inpaint', options)
-    const call = await resolveInpaint(options, models)
+    const [call, controls] = await Promise.all([
+      resolveInpaint(options, models),
+      this.controlsFor('inpaint', options, models)
+    ])
     this.session() // disposed of meanwhile?
-    return generate(call.options, models, call.picture)
+    return generate(call.options, models, call.picture, controls)
   }
 
   /** A picture carried on beyond its edges. @throws as txt2img */
@@ -254,6 +261,19 @@ export class Pipeline {
     return generate(call.options, models, call.picture)
   }
 
+  /** Pictures from noise alone (DDPMPipeline and DDIMPipeline). @throws as txt2img */
+  async unconditional(options: UnconditionalOptions = {}): Promise<GenerationResult> {
+    this.checkTask('unconditional', options)
+    if (!isUnconditional(this.folder)) throw taskError('unconditional', this.tasks, this.folder)
+    return unconditional(options, {
+      session: this.native,
+      scheduler: this.current,
+      config: this.folder.unet.config,
+      defaultSteps: this.folder.className === 'DDIMPipeline' ? 50 : 1000,
+      name: this.name
+    })
+  }
+
   private run<T extends Task>(task: T, options: TaskOptions[T]): Promise<GenerationResult> {
     const call = this[task].bind(this) as (options: TaskOptions[T]) => Promise<GenerationResult>
     return call(options)
@@ -262,35 +282,39 @@ export class Pipeline {
   /** The same calls as an iterator over their steps; leaving the loop early ends the call. */
   async *stream<T extends Task>(task: T, options: TaskOptions[T]): AsyncGenerator<StreamEvent, void, undefined> {
     oneOf('task', task, tasks)
-    const queue: StreamEvent[] = []
-    let wake = (): void => {}
-    let failure: { error: unknown } | undefined
-    let done = false
-    const stop = new AbortController()
-    const signal = options.signal ? AbortSignal.any([options.signal, stop.signal]) : stop.signal
-    const onStep = (event: StepEvent): void => {
-      options.onStep?.(event)
-      queue.push({ type: 'step', ...event })
-      wake()
-    }
-    const run = this.run(task, { ...options, signal, onStep })
-      .then((result) => void queue.push({ type: 'result', result }))
-      .catch((error: unknown) => void (failure = { error }))
-      .finally(() => {
-        done = true
-        wake()
-      })
-    try {
-      for (;;) {
-        while (queue.length) yield queue.shift()!
-        if (failure) throw failure.error
-        if (done) return
-        await new Promise<void>((resolve) => (wake = resolve))
-      }
-    } finally {
-      stop.abort()
-      await run
-    }
+    yield* streamCall(options, (o) => this.run(task, { ...options, ...o }))
+  }
+
+  /** The loaded ControlNets and T2I-Adapters, in the order of loading. */
+  get controlNets(): readonly ControlNet[] {
+    return this.controls.controlNets
+  }
+  get t2iAdapters(): readonly T2iAdapter[] {
+    return this.controls.t2iAdapters
+  }
+
+  /**
+   * Loads a ControlNet beside the model, for the option controlImage: a diffusers folder, or one .safetensors file in the
+   * original layout or with diffusers' names. The model itself stays as it is.
+   * @throws DiffusionError as fromPretrained; ERR_ND_MODEL_FORMAT where it does not fit the model, naming what differs
+   */
+  loadControlNet(source: string, options: LoadControlOptions = {}): Promise<ControlNet> {
+    return this.controls.loadControlNet(source, options)
+  }
+
+  /** Frees one ControlNet, or all, once the calls before have run. */
+  async unloadControlNet(name?: string): Promise<void> {
+    return this.controls.unloadControlNet(name)
+  }
+
+  /** The same for a T2I-Adapter, for the option adapterImage. @throws as loadControlNet */
+  loadT2iAdapter(source: string, options: LoadControlOptions = {}): Promise<T2iAdapter> {
+    return this.controls.loadT2iAdapter(source, options)
+  }
+
+  /** Frees one T2I-Adapter, or all, once the calls before have run. */
+  async unloadT2iAdapter(name?: string): Promise<void> {
+    return this.controls.unloadT2iAdapter(name)
   }
 
   /**
@@ -302,7 +326,7 @@ export class Pipeline {
     const session = this.session()
     const vae = this.folder.vae?.config
     if (!vae) throw unsupported('Expected a model with an autoencoder, whose latents are noised, but this one has none')
-    return addNoise(options, { session, scheduler: this.scheduler, vae, factor: vaeFactor(vae) })
+    return addNoise(options, { session, scheduler: this.scheduler, vae, factor: pixelsPerLatent(vae) })
   }
 
   /**
@@ -313,7 +337,10 @@ export class Pipeline {
    */
   async loadIpAdapter(source: string | readonly string[], options: IpAdapterOptions = {}): Promise<void> {
     const owner = { session: () => this.session() }
-    this.ipAdapters = await IpAdapters.load(owner, this.folder, source, options, readHeader, () => {
+    const { folder } = this
+    if (isUnconditional(folder))
+      throw unsupported('Expected a model with a text encoder for an IP-Adapter but this one has none')
+    this.ipAdapters = await IpAdapters.load(owner, folder, source, options, readHeader, () => {
       this.ipAdapters = undefined
     })
   }
@@ -373,17 +400,33 @@ export class Pipeline {
     return this.native
   }
 
+  /** Without a word about ControlNets or adapters there is nothing to wait for. */
+  private async controlsFor(
+    task: 'txt2img' | 'img2img' | 'inpaint',
+    options: ControlOptions,
+    models: Txt2ImgModels
+  ): Promise<ResolvedControls | undefined> {
+    if (!mentionsControl(options)) return undefined
+    const controls = await resolveControls(options, this.controls, models, task)
+    this.session() // disposed of meanwhile?
+    return controls.controls.length ? controls : undefined
+  }
+
   /** Checks what comes before the options: a live pipeline, a model for the task, a real scheduler. */
-  private modelsFor(task: Task, options: { scheduler?: Scheduler | string } | undefined): Txt2ImgModels {
+  private checkTask(task: Task, options: { scheduler?: Scheduler | string } | undefined): void {
     this.session()
     if (!this.tasks.includes(task)) throw taskError(task, this.tasks, this.folder)
     const scheduler = options?.scheduler
     if (scheduler !== undefined && typeof scheduler !== 'string') checkScheduler(scheduler)
-    return this.models()
   }
 
-  private models(): Txt2ImgModels {
-    const { folder } = this
+  private modelsFor(task: Task, options: { scheduler?: Scheduler | string } | undefined): Txt2ImgModels {
+    this.checkTask(task, options)
+    if (isUnconditional(this.folder)) throw taskError(task, this.tasks, this.folder)
+    return this.models(this.folder)
+  }
+
+  private models(folder: ModelFolder): Txt2ImgModels {
     const unet = folder.unet.config
     const parts = partsOf(folder.className)
     const xl = isSdxl(folder.className)
@@ -401,6 +444,8 @@ export class Pipeline {
       defaultGuidanceScale: parts.guidanceScale ?? 7.5,
       guidedBelowOne: parts.guidedBelowOne ?? false,
       latentChannels,
+      autoencoder: folder.vae?.config,
+      hasPreviewVae: this.hasPreviewVae,
       extraChannels: unet.inChannels - latentChannels,
       aestheticScores: folder.requiresAestheticsScore,
       consistency: folder.className === 'LatentConsistencyModelPipeline',
@@ -413,14 +458,18 @@ export class Pipeline {
   }
 }
 
+const withoutText = (part: string): never => {
+  throw unsupported(`Expected a model with a ${part} but this one paints without text`)
+}
+
 const readHeader: CheckpointReader = (path) => translatingSync(() => native().readHeader(path))
 
-const loadedEncoders = (folder: ModelFolder): TextComponent[] =>
+const loadedEncoders = (folder: ModelFolder | UnconditionalFolder): TextComponent[] =>
   [folder.textEncoder, folder.textEncoder2].filter((e) => e !== null)
 
 const loadComponent = (
   session: NativeSession,
-  kind: 'textEncoder' | 'unet' | 'vae',
+  kind: NativeComponent,
   config: object,
   weights: ComponentWeights
 ): Promise<void> =>
@@ -432,35 +481,3 @@ const loadComponent = (
       weights.tensors.map((t) => [t.name, t.file, t.stored, t.view] as const)
     )
   )
-
-const checkScheduler = (value: unknown): Scheduler => {
-  if (!(value instanceof Scheduler))
-    throw invalidArgument('scheduler', 'a scheduler instance, class name or label', value)
-  return value as Scheduler
-}
-
-const chooseScheduler = (choice: Scheduler | string | undefined, folder: ModelFolder): Scheduler => {
-  if (choice !== undefined && typeof choice !== 'string') return checkScheduler(choice)
-  const config = { ...folder.scheduler.config, _class_name: folder.scheduler.className }
-  const make = (corrections: object): Scheduler =>
-    choice === undefined
-      ? createScheduler({ ...config, ...corrections })
-      : createScheduler(choice, { ...config, ...corrections })
-  const scheduler = make({})
-  const { className } = folder
-  const corrected = ['StableDiffusionPipeline', 'StableDiffusionImg2ImgPipeline', 'StableDiffusionInpaintPipeline']
-  if (!corrected.includes(className)) return scheduler
-  // As these pipelines of diffusers correct configs that are older than these fields.
-  const inpaint = className === 'StableDiffusionInpaintPipeline'
-  const { stepsOffset, clipSample, skipPrkSteps } = scheduler.config as {
-    stepsOffset?: number
-    clipSample?: boolean
-    skipPrkSteps?: boolean
-  }
-  const corrections = {
-    ...(stepsOffset !== undefined && stepsOffset !== 1 ? { steps_offset: 1 } : {}),
-    ...(clipSample && !inpaint ? { clip_sample: false } : {}),
-    ...(skipPrkSteps === false && inpaint ? { skip_prk_steps: true } : {})
-  }
-  return Object.keys(corrections).length ? make(corrections) : scheduler
-}

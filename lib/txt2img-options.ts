@@ -1,15 +1,17 @@
 /** The options of txt2img: their meaning, defaults and checks. */
+import { controlOptionNames, type ControlOptions } from './control-options.js'
 import { invalidArgument } from './errors.js'
 import type { DiffusionImage } from './image.js'
 import type { IpAdapterInput } from './ip-adapter.js'
 import type { Scheduler } from './schedulers/index.js'
 import { resolveHires, type HiresOptions, type ResolvedHires } from './hires-options.js'
 import type { Tensor } from './tensor.js'
+import type { VaeTilingOption } from './vae-tiling.js'
 import { resolveVariation, variationNames, type ResolvedVariation, type VariationOptions } from './variation.js'
 import { bool, finite, integerIn, knownKeys, oneOf, pairOfIntegers, seedOf } from './validate.js'
 
 /** diffusers' arguments in camelCase (num_inference_steps is `steps`, num_images_per_prompt is `count`, generator is `seed`). */
-export interface Txt2ImgOptions extends VariationOptions, IpAdapterInput {
+export interface Txt2ImgOptions extends VariationOptions, ControlOptions, IpAdapterInput {
   /** Several prompts make one batch. */
   prompt?: string | readonly string[]
   /** One for all, or one per prompt; default empty. */
@@ -69,11 +71,23 @@ export interface Txt2ImgOptions extends VariationOptions, IpAdapterInput {
   outputType?: 'image' | 'latent'
   /** Ends the call within one UNet evaluation; its promise rejects with signal.reason. */
   signal?: AbortSignal
-  /** Decoded previews of the predicted original: after every step, or every n. */
-  preview?: boolean | { every: number }
+  /**
+   * Decoded previews of the predicted original: after every step, or every n (default 1), by the pipeline's preview VAE where
+   * it has one (`vae`: 'preview' insists on it, 'own' takes the model's own all the same).
+   */
+  preview?: boolean | PreviewOptions
+  /** Whether pictures go through the autoencoder in tiles, to bound memory; default 'auto'. */
+  vaeTiling?: VaeTilingOption
+  /** diffusers' enable_vae_slicing: pictures of a batch one by one. They always do here; true and false are the same. */
+  vaeSlicing?: boolean
   /** Step events carry latents, predictedNoise and predictedOriginal; default false. */
   stepLatents?: boolean
   onStep?: (event: StepEvent) => void
+}
+
+export interface PreviewOptions {
+  every?: number
+  vae?: 'own' | 'preview'
 }
 
 /** One after every UNet evaluation, as diffusers' callback_on_step_end: solvers with several evaluations per step send several. */
@@ -84,7 +98,11 @@ export interface StepEvent {
   readonly step: number
   readonly steps: number
   readonly timestep: number
-  /** With stepLatents: [images, C, h, w]. `predictedNoise` is the model's output after guidance, in the model's own terms (v for v-prediction). */
+  /**
+   * With stepLatents: [images, C, h, w]. `latents` after the evaluation; `predictedNoise`, ε, and `predictedOriginal`, x₀ (clipped
+   * or thresholded where the scheduler does), as the evaluation predicts them after guidance, whatever the model's own terms are:
+   * the latents before it are α·x₀ + σ·ε with [α, σ] = scheduler.noiseLevel(timestep).
+   */
   readonly latents?: Tensor
   readonly predictedNoise?: Tensor
   readonly predictedOriginal?: Tensor
@@ -131,8 +149,11 @@ const known: readonly (keyof Txt2ImgOptions)[] = [
   'outputType',
   'signal',
   'preview',
+  'vaeTiling',
+  'vaeSlicing',
   'stepLatents',
   'onStep',
+  ...controlOptionNames,
   'hires',
   ...variationNames,
   'ipAdapterImage',
@@ -189,6 +210,7 @@ export interface ResolvedOptions extends Omit<
   readonly promptWeighting: boolean
   readonly outputType: 'image' | 'latent'
   readonly previewEvery: number
+  readonly previewVae: 'own' | 'preview' | undefined
   readonly stepLatents: boolean
 }
 
@@ -209,6 +231,16 @@ const size = (name: string, value: unknown, multiple: number): number => {
 }
 
 const randomSeed = (): bigint => BigInt(Math.floor(Math.random() * 2 ** 32))
+
+const resolvePreview = (preview: Txt2ImgOptions['preview']): Pick<ResolvedOptions, 'previewEvery' | 'previewVae'> => {
+  if (typeof preview !== 'object' || preview === null)
+    return { previewEvery: bool('preview', preview ?? false) ? 1 : 0, previewVae: undefined }
+  knownKeys('preview', preview, ['every', 'vae'])
+  return {
+    previewEvery: integerIn('preview.every', preview.every ?? 1, 1, 1000),
+    previewVae: preview.vae === undefined ? undefined : oneOf('preview.vae', preview.vae, ['own', 'preview'] as const)
+  }
+}
 
 export const resolveOptions = (
   o: Txt2ImgOptions,
@@ -250,6 +282,7 @@ export const resolveOptions = (
   if (o.signal !== undefined && !(o.signal instanceof AbortSignal))
     throw invalidArgument('signal', 'an AbortSignal', o.signal)
   if (o.onStep !== undefined && typeof o.onStep !== 'function') throw invalidArgument('onStep', 'a function', o.onStep)
+  if (o.vaeSlicing !== undefined) bool('vaeSlicing', o.vaeSlicing)
   if (o.eta !== undefined) finite('eta', o.eta, 0, 1)
   if (o.clipSkip !== undefined) integerIn('clipSkip', o.clipSkip, 0, 100)
   if (o.denoisingEnd !== undefined && !(finite('denoisingEnd', o.denoisingEnd, 0, 1) > 0 && o.denoisingEnd < 1))
@@ -281,12 +314,7 @@ export const resolveOptions = (
     rng: oneOf('rng', o.rng ?? 'cpu', ['cpu', 'cuda']),
     promptWeighting: bool('promptWeighting', o.promptWeighting ?? false),
     outputType: oneOf('outputType', o.outputType ?? 'image', ['image', 'latent']),
-    previewEvery:
-      typeof o.preview === 'object'
-        ? integerIn('preview.every', o.preview?.every, 1, 1000)
-        : bool('preview', o.preview ?? false)
-          ? 1
-          : 0,
+    ...resolvePreview(o.preview),
     stepLatents: bool('stepLatents', o.stepLatents ?? false)
   }
 }

@@ -1,16 +1,9 @@
 /** One call of any task: options → plan and conditions → native job → pictures. */
-import {
-  native,
-  translated,
-  version,
-  type NativeGenerateJob,
-  type NativeImagePrompt,
-  type NativeSession,
-  type NativeStepEvent
-} from './binding.js'
+import { native, version, type NativeGenerateJob, type NativeImagePrompt, type NativeSession } from './binding.js'
+import { controlInputs, controlParameters, withControlScales, type ResolvedControls } from './control-options.js'
 import { guidanceEmbedding, pictureTimeIds, promptInput, timeIds, type TextTraits } from './conditions.js'
 import { invalidArgument, unsupported } from './errors.js'
-import { DiffusionImage } from './image.js'
+import type { DiffusionImage } from './image.js'
 import type { PictureTraits, ResolvedPicture } from './img2img-options.js'
 import type { IpAdapters } from './ip-adapter.js'
 import { formatParameters } from './infotext.js'
@@ -18,8 +11,11 @@ import { createScheduler, type Scheduler } from './schedulers/index.js'
 import type { StepPlan } from './step-plan.js'
 import { compile, type PlanTraits } from './step-plans.js'
 import { checkTensor, type Tensor } from './tensor.js'
+import { resolveTiling, tilingWarning } from './vae-tiling.js'
+import type { AutoencoderConfig } from './models/autoencoder.js'
+import { runJob, splitPictures } from './run-job.js'
+import type { ResolvedOptions } from './txt2img-options.js'
 import { repaintFields } from './repaint-options.js'
-import type { ResolvedOptions, StepEvent } from './txt2img-options.js'
 import { nativeVariation, repaintsAlone, variationFields } from './variation.js'
 
 export interface GenerationResult {
@@ -51,32 +47,45 @@ export interface Txt2ImgModels extends PictureTraits, TextTraits, PlanTraits {
   readonly scheduler: Scheduler
   /** What is loaded of them. */
   readonly ipAdapters: IpAdapters | undefined
+  /** Undefined where the model paints pixels. */
+  readonly autoencoder: AutoencoderConfig | undefined
+  readonly hasPreviewVae: boolean
   /** For the pictures' `parameters` text. */
   readonly name: string
 }
 
 const plainSeed = (seed: bigint): number | bigint => (seed <= Number.MAX_SAFE_INTEGER ? Number(seed) : seed)
 
-/** @param picture what to begin with; none for text to image */
+/** @param picture what to begin with; none for text to image. @param controls ControlNets and adapters; none without */
 export const generate = async (
   o: ResolvedOptions,
   models: Txt2ImgModels,
-  picture?: ResolvedPicture
+  picture?: ResolvedPicture,
+  controls?: ResolvedControls
 ): Promise<GenerationResult> => {
   const started = performance.now()
   const warnings: string[] = []
   o.signal?.throwIfAborted()
+
+  if (controls && picture?.repaint?.region !== undefined)
+    throw invalidArgument('paddingMaskCrop', 'nothing next to ControlNets and adapters', picture.repaint.region)
 
   // 1. What to run.
   const scheduler =
     typeof o.scheduler === 'string'
       ? createScheduler(o.scheduler, models.scheduler.toJSON())
       : (o.scheduler ?? models.scheduler)
-  const { plan, branches, picture: input } = compile(o, scheduler, picture, models)
+  const { plan: own, branches, picture: input } = compile(o, scheduler, picture, models)
+  const plan = controls ? withControlScales(own, controls) : own
   const guided = branches > 1
   warnings.push(...(scheduler === models.scheduler ? [] : scheduler.warnings))
   const latentHeight = Math.floor(o.height / models.factor)
   const latentWidth = Math.floor(o.width / models.factor)
+  const tiling = models.autoencoder && resolveTiling(o.vaeTiling, models.autoencoder, o)
+  const tiled = tilingWarning(o.vaeTiling, tiling)
+  if (tiled !== undefined) warnings.push(tiled)
+  if (o.previewVae === 'preview' && !models.hasPreviewVae)
+    throw invalidArgument('preview.vae', "'own', or a pipeline with a preview VAE (loadPreviewVae),", o.previewVae)
   if (o.latents) checkTensor('latents', o.latents, [o.batch, models.latentChannels, latentHeight, latentWidth])
 
   const imagePrompts = await imagePromptsOf(o, models, guided)
@@ -97,43 +106,24 @@ export const generate = async (
     rng: o.rng,
     latents: o.latents?.data,
     picture: input,
+    ...(controls ? controlInputs(controls, o) : {}),
     ...nativeVariation(o.variation, models.factor),
     decode: o.outputType === 'image',
     stepLatents: o.stepLatents,
-    previewEvery: o.previewEvery
+    previewEvery: o.previewEvery,
+    fullPreview: o.previewVae === 'own',
+    vaeTiling: tiling
   }
 
-  // 2. Run it. A listener that throws ends the call with its error.
-  let thrown: { error: unknown } | undefined
-  const listener = o.onStep
-  const onStep = (event: NativeStepEvent): void => {
-    if (thrown || o.signal?.aborted) return
-    try {
-      listener?.(stepEvent(event, o))
-    } catch (error) {
-      thrown = { error }
-      running.abort()
-    }
-  }
-  const running = models.session.generate(job, listener ? onStep : undefined)
-  const abort = (): void => running.abort()
-  o.signal?.addEventListener('abort', abort, { once: true })
-  let result
-  try {
-    result = await running.promise
-  } catch (error) {
-    o.signal?.throwIfAborted()
-    throw thrown ? thrown.error : translated(error)
-  } finally {
-    o.signal?.removeEventListener('abort', abort)
-  }
-  if (thrown) throw thrown.error
+  // 2. Run it.
+  const result = await runJob(o, (onStep) => models.session.generate(job, onStep))
 
   // 3. The pictures.
   const seeds = imageSeeds(o, plan, picture)
   const images = o.outputType === 'latent' ? [] : splitPictures(result.pixels, result.width, result.height)
+  const steered = controls && controlParameters(controls)
   images.forEach((image, i) => {
-    image.parameters = parametersText(o, scheduler, models, i, seeds[i] ?? null, picture)
+    image.parameters = parametersText(o, scheduler, models, i, seeds[i] ?? null, picture, steered)
   })
   return {
     images,
@@ -157,28 +147,6 @@ const imagePromptsOf = async (
     if (o[name] !== undefined)
       throw invalidArgument(name, 'nothing, as no IP-Adapter is loaded (pipe.loadIpAdapter),', o[name])
   return undefined
-}
-
-/** A batch's RGB bytes [images, height, width, 3] as pictures. */
-export const splitPictures = (pixels: Uint8Array, width: number, height: number): DiffusionImage[] => {
-  const each = width * height * 3
-  return Array.from(
-    { length: pixels.length / each },
-    (_, i) => new DiffusionImage({ data: pixels.slice(i * each, (i + 1) * each), width, height })
-  )
-}
-
-const stepEvent = (event: NativeStepEvent, o: ResolvedOptions): StepEvent => {
-  const { step, steps, timestep, latents, predictedNoise, predictedOriginal } = event
-  const images = event.preview ? splitPictures(event.preview, o.width, o.height) : undefined
-  return {
-    evaluation: event.row + 1,
-    step,
-    steps,
-    timestep,
-    ...(latents && predictedNoise && predictedOriginal ? { latents, predictedNoise, predictedOriginal } : {}),
-    ...(images ? { images, image: images[0]! } : {})
-  }
 }
 
 const imageSeeds = (

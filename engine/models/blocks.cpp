@@ -1,5 +1,7 @@
 #include "engine/models/blocks.h"
 
+#include "engine/attention-maps.h"
+
 namespace nd {
 
 ResnetBlock::ResnetBlock(const WeightLoader& l, int64_t in, int64_t out, float epsilon, int groups)
@@ -32,9 +34,9 @@ Tensor ResnetBlock::operator()(Context& context, const Tensor& x, const Tensor* 
   return y;
 }
 
-Tensor ResnetBlock::consume(Context& context, const Tensor& x) const {
-  if (!shortcut_) return (*this)(context, x, nullptr, nullptr, &x);
-  const Tensor y = conv2d(context, x, *shortcut_);
+Tensor ResnetBlock::consume(Context& context, const Tensor& x, const Tensor* into) const {
+  if (!shortcut_) return (*this)(context, x, nullptr, nullptr, into ? into : &x);
+  const Tensor y = conv2d(context, x, *shortcut_, {.into = into});
   Arena::Scope scope(context.arena);
   groupNorm(context, x, norm1_, {.activation = Activation::Silu, .into = &x});
   const Tensor h = conv2d(context, x, conv1_);
@@ -76,6 +78,8 @@ void TransformerBlock::operator()(Context& context, const Tensor& x, const Atten
       return attention(context, q, columns(context, keysValues, 0, width_),
                        columns(context, keysValues, width_, width_), heads_);
     };
+    if (context.attentionMaps)
+      context.attentionMaps->record(context, q, columns(context, attended.text, 0, width_), heads_);
     const Tensor mixed = look(attended.text);
     for (const Attended::Image& image : attended.images) {
       Arena::Scope more(context.arena);
@@ -105,6 +109,7 @@ void SpatialTransformer::operator()(Context& context, const Tensor& x, const Att
     Arena::Scope input(context.arena);
     linear(context, reshape(groupNorm(context, x, norm_), tokens), projIn_, {.into = &h});
   }
+  if (context.attentionMaps) context.attentionMaps->begin(x.shape[1], x.shape[2]);
   for (size_t i = 0; i < blocks_.size(); i++) blocks_[i](context, h, attended[i]);
   linear(context, h, projOut_, {.residual = &x, .into = &x});
 }

@@ -8,6 +8,7 @@ import {
   numberArgument,
   seedArgument
 } from './arguments.js'
+import { addControlOptions } from './control.js'
 import { printInspection } from './inspect.js'
 import { addModeOptions } from './modes.js'
 import { noise, type NoiseOptions } from './noise.js'
@@ -61,6 +62,7 @@ const paintCommand = program
   .option('--show-steps', 'also write a sheet with the picture after every step')
   .option('-q, --quiet', 'no progress, only the paths of the pictures')
   .action((prompt: string, options: PaintOptions) => paint(prompt, options, interrupt.signal))
+addControlOptions(paintCommand)
 addModeOptions(paintCommand)
 
 program

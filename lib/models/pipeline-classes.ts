@@ -36,7 +36,7 @@ const clip: TextPart = {
 
 const stableDiffusion: PipelineParts = {
   unet: ['UNet2DConditionModel'],
-  autoencoder: { name: 'vae', classes: ['AutoencoderKL'] },
+  autoencoder: { name: 'vae', classes: ['AutoencoderKL', 'AutoencoderTiny'] },
   texts: [clip]
 }
 
@@ -67,6 +67,8 @@ const latentDiffusion: PipelineParts = {
   guidedBelowOne: true
 }
 
+const unconditional: PipelineParts = { unet: ['UNet2DModel'], autoencoder: null, texts: [], tasks: ['unconditional'] }
+
 const table = {
   StableDiffusionPipeline: stableDiffusion,
   StableDiffusionImg2ImgPipeline: stableDiffusion,
@@ -76,6 +78,8 @@ const table = {
   StableDiffusionXLImg2ImgPipeline: stableDiffusionXl,
   StableDiffusionXLInpaintPipeline: stableDiffusionXl,
   LatentConsistencyModelPipeline: stableDiffusion,
+  DDPMPipeline: unconditional,
+  DDIMPipeline: unconditional,
   LDMTextToImagePipeline: latentDiffusion
 } satisfies Record<string, PipelineParts>
 
