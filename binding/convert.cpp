@@ -299,6 +299,10 @@ GenerateJob generateJob(const Napi::Object& o) {
                      integer(v, "fromWidth"),
                      job.noise};
   }
+  if (has(o, "freeU")) {
+    const Napi::Object f = object(o, "freeU");
+    job.freeU = {number(f, "s1"), number(f, "s2"), number(f, "b1"), number(f, "b2")};
+  }
   job.tileX = boolean(o, "tileX");
   job.tileY = boolean(o, "tileY");
   job.decode = boolean(o, "decode");

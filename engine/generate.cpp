@@ -209,14 +209,16 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
     const std::vector<double>& scales = job.plan.rows[row].controlScales;
     const auto evaluate = [&](Context& on) {
       const Tensor input = extra ? concatColumns(on, std::vector<Tensor>{latents, extra}) : latents;
-      UNet::Joined joined;
+      UNet::Joined joined{};
       if (steering.controls) joined = steering.controls->joined(context, latents, scales);
+      joined.freeU = job.freeU;
       const Tensor y = unet.forward(on, input, steering.current, 0, steering.text, nullptr, joined);
       on.backend.modelOutput(y, out);
     };
-    if (!recorder) return evaluations[scales](context, [&] { evaluate(context); });
-    Context watched = context;  // the recorder downloads: nothing to be repeated
-    watched.attentionMaps = &*recorder;
+    // FreeU and the recorder go by way of the host: nothing to be repeated.
+    if (!recorder && !job.freeU) return evaluations[scales](context, [&] { evaluate(context); });
+    Context watched = context;
+    if (recorder) watched.attentionMaps = &*recorder;
     evaluate(watched);
   };
   options.onStep = [&](const StepState& state) {

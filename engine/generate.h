@@ -51,13 +51,14 @@ struct GenerateJob {
   std::vector<ControlInput> controls;   // ControlNets and T2I-Adapters, as the rows' controlScales count them
   bool guess = false;                   // ControlNets see the branch with the prompt alone
   Variation variation;                  // of the initial noise
-  bool tileX = false, tileY = false;    // every convolution of UNet and autoencoder goes round
-  bool decode = true;                   // else only latents come back
-  bool stepLatents = false;             // events carry latents, predicted noise and predicted original
-  int previewEvery = 0;                 // decode the predicted original every so many steps; 0: never
-  bool fullPreview = false;             // by `vae` itself, also where there is a preview's
-  std::optional<VaeTiling> tiling;      // pictures are encoded and decoded tile by tile
-  bool attentionMaps = false;           // record the cross-attention of the branch with the prompt
+  std::optional<FreeU> freeU;
+  bool tileX = false, tileY = false;  // every convolution of UNet and autoencoder goes round
+  bool decode = true;                 // else only latents come back
+  bool stepLatents = false;           // events carry latents, predicted noise and predicted original
+  int previewEvery = 0;               // decode the predicted original every so many steps; 0: never
+  bool fullPreview = false;           // by `vae` itself, also where there is a preview's
+  std::optional<VaeTiling> tiling;    // pictures are encoded and decoded tile by tile
+  bool attentionMaps = false;         // record the cross-attention of the branch with the prompt
 };
 
 /// After every UNet evaluation, as diffusers' callback; `step` counts only the rows that count for progress.

@@ -4,6 +4,7 @@ import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { DiffusionError } from './errors.js'
+import type { FreeU } from './free-u.js'
 import type { TensorView } from './models/weights.js'
 import type { StepPlan } from './step-plan.js'
 import type { Tensor } from './tensor.js'
@@ -60,6 +61,8 @@ export interface NativeGenerateJob {
   guess?: boolean | undefined
   /** engine/variation.h Variation. */
   variation?: { subseeds: bigint[]; strength: number; fromHeight: number; fromWidth: number } | undefined
+  /** engine/models/free-u.h FreeU. */
+  freeU?: FreeU | undefined
   tileX: boolean
   tileY: boolean
   decode: boolean

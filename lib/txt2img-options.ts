@@ -4,6 +4,7 @@ import { invalidArgument } from './errors.js'
 import type { DiffusionImage } from './image.js'
 import type { IpAdapterInput } from './ip-adapter.js'
 import type { Scheduler } from './schedulers/index.js'
+import { checkFreeU, type FreeU } from './free-u.js'
 import { resolveHires, type HiresOptions, type ResolvedHires } from './hires-options.js'
 import type { Tensor } from './tensor.js'
 import type { VaeTilingOption } from './vae-tiling.js'
@@ -65,6 +66,8 @@ export interface Txt2ImgOptions extends VariationOptions, ControlOptions, IpAdap
   negativeTargetSize?: readonly [number, number]
   /** SDXL: stop at this share (between 0 and 1) of the denoising, for a refiner to go on. */
   denoisingEnd?: number
+  /** How the UNet's up blocks weigh backbone and skips; default as trained. */
+  freeU?: FreeU
   /** A second pass at a larger size (AUTOMATIC1111's hires fix). */
   hires?: HiresOptions
   /** 'image' (default), or 'latent': only latents, no decoding. */
@@ -153,6 +156,7 @@ const known: readonly (keyof Txt2ImgOptions)[] = [
   'vaeSlicing',
   'stepLatents',
   'onStep',
+  'freeU',
   ...controlOptionNames,
   'hires',
   ...variationNames,
@@ -282,6 +286,7 @@ export const resolveOptions = (
   if (o.signal !== undefined && !(o.signal instanceof AbortSignal))
     throw invalidArgument('signal', 'an AbortSignal', o.signal)
   if (o.onStep !== undefined && typeof o.onStep !== 'function') throw invalidArgument('onStep', 'a function', o.onStep)
+  checkFreeU(o.freeU)
   if (o.vaeSlicing !== undefined) bool('vaeSlicing', o.vaeSlicing)
   if (o.eta !== undefined) finite('eta', o.eta, 0, 1)
   if (o.clipSkip !== undefined) integerIn('clipSkip', o.clipSkip, 0, 100)

@@ -106,6 +106,7 @@ export const generate = async (
     rng: o.rng,
     latents: o.latents?.data,
     picture: input,
+    freeU: o.freeU,
     ...(controls ? controlInputs(controls, o) : {}),
     ...nativeVariation(o.variation, models.factor),
     decode: o.outputType === 'image',
