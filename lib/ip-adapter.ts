@@ -131,7 +131,8 @@ export class IpAdapters {
   private constructor(
     readonly files: readonly IpAdapterFile[],
     readonly encoder: ImageEncoder | undefined,
-    private readonly attentions: readonly CrossAttention[]
+    private readonly attentions: readonly CrossAttention[],
+    private readonly owner: SessionOwner
   ) {
     this.scales = files.map(() => new Float32Array(attentions.length).fill(1))
   }
@@ -153,10 +154,10 @@ export class IpAdapters {
       throw unsupported(`Expected a Stable Diffusion model for an IP-Adapter but this one is a ${model.className}`)
     const unet = model.unet.config
     knownKeys('loadIpAdapter', options, known)
-    const paths = typeof source === 'string' ? [source] : source
-    if (!Array.isArray(paths) || paths.length === 0 || paths.some((p) => typeof p !== 'string' || p === ''))
+    const paths: readonly string[] = typeof source === 'string' ? [source] : source
+    if (!isList<string>(paths) || paths.length === 0 || paths.some((p) => typeof p !== 'string' || p === ''))
       throw invalidArgument('source', "the path of an IP-Adapter's .safetensors file, or several", source)
-    const files = await Promise.all(paths.map((path: string) => readIpAdapter(path, unet, readHeader)))
+    const files = await Promise.all(paths.map((path) => readIpAdapter(path, unet, readHeader)))
     const folder = await findEncoder(options.imageEncoder, model.path, paths[0]!)
     const vision = folder === undefined ? undefined : await readImageEncoder(folder, readHeader)
     if (vision)
@@ -173,7 +174,7 @@ export class IpAdapters {
           )
       }
     const encoder = vision && new ImageEncoder(owner, vision.config, vision.preprocessing)
-    const adapters = new IpAdapters(files, encoder, crossAttentions(unet))
+    const adapters = new IpAdapters(files, encoder, crossAttentions(unet), owner)
     if (options.scale !== undefined) adapters.setScale(options.scale, 'scale')
 
     onUnload()
@@ -210,6 +211,7 @@ export class IpAdapters {
         input.ipAdapterImage
       )
     const tensors = embeds === undefined ? await this.embeds(input.ipAdapterImage!, guided) : this.given(embeds, guided)
+    this.owner.session() // disposed of meanwhile?
     return tensors.map(({ data, shape }, i) => ({
       rows: shape[0]!,
       images: shape[1]!,

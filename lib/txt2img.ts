@@ -88,7 +88,9 @@ export const generate = async (
     throw invalidArgument('preview.vae', "'own', or a pipeline with a preview VAE (loadPreviewVae),", o.previewVae)
   if (o.latents) checkTensor('latents', o.latents, [o.batch, models.latentChannels, latentHeight, latentWidth])
 
-  const imagePrompts = await imagePromptsOf(o, models, guided)
+  // Waits only where there are pictures to be read: other calls are in the queue before this one returns.
+  const reading = imagePromptsOf(o, models, guided)
+  const imagePrompts = reading && (await reading)
   o.signal?.throwIfAborted()
   const job: NativeGenerateJob = {
     prompt: promptInput(o, branches, models, (message) => warnings.push(message)),
@@ -136,11 +138,11 @@ export const generate = async (
 }
 
 /** For each IP-Adapter. */
-const imagePromptsOf = async (
+const imagePromptsOf = (
   o: ResolvedOptions,
   { ipAdapters }: Txt2ImgModels,
   guided: boolean
-): Promise<NativeImagePrompt[] | undefined> => {
+): Promise<NativeImagePrompt[]> | undefined => {
   if (o.ipAdapterMasks !== undefined)
     throw unsupported('ipAdapterMasks is not supported yet; leave it out, or paint with inpaint and a mask')
   if (ipAdapters) return ipAdapters.prompts(o, guided)
