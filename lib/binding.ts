@@ -4,6 +4,7 @@ import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { DiffusionError } from './errors.js'
+import type { WeightChange } from './adapters/lora-file.js'
 import type { FreeU } from './free-u.js'
 import type { TensorView } from './models/weights.js'
 import type { StepPlan } from './step-plan.js'
@@ -225,6 +226,15 @@ export interface NativeSession {
     job: NativeGenerateJob,
     onStep?: (event: NativeStepEvent) => void
   ): { promise: Promise<NativeResult>; abort(): void }
+  /** Opens a file of weight changes and checks that it fits; nothing changes until it is used. */
+  addAdapter(id: number, path: string, changes: readonly WeightChange[]): Promise<void>
+  removeAdapter(id: number): Promise<void>
+  /** The adapters of encodeText, predict, generate and applyAdapters calls from now on, in order. */
+  useAdapters(uses: readonly { id: number; unet: number; textEncoder: number }[]): void
+  /** Puts them into place now, instead of with the next call. */
+  applyAdapters(): Promise<void>
+  /** Embeddings [rows, width] of the ids behind a text encoder's vocabulary; empty: none. */
+  setAddedTokens(encoder: number, values: Float32Array): Promise<void>
   unconditional(
     job: NativeUnconditionalJob,
     onStep?: (event: NativeStepEvent) => void

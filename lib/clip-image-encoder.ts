@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { type NativeImageOutput, type NativeSession, translating } from './binding.js'
 import type { SessionOwner } from './components.js'
 import { invalidArgument } from './errors.js'
+import { loadComponent } from './load-component.js'
 import { loadImage, type ImageInput } from './image.js'
 import {
   parseClipVisionConfig,
@@ -41,14 +42,7 @@ export const readImageEncoder = async (
 }
 
 export const loadImageEncoder = (session: NativeSession, { config, weights }: ImageEncoderFiles): Promise<void> =>
-  translating(
-    session.load(
-      'imageEncoder',
-      config,
-      weights.files,
-      weights.tensors.map((t) => [t.name, t.file, t.stored, t.view] as const)
-    )
-  )
+  loadComponent(session, 'imageEncoder', config, weights)
 
 const isTensor = (value: unknown): value is Tensor => typeof value === 'object' && value !== null && 'shape' in value
 

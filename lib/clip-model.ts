@@ -7,6 +7,7 @@ import { disposedError, TextEncoder } from './components.js'
 import { chooseDevice } from './device.js'
 import { invalidArgument, modelFormat } from './errors.js'
 import type { ImageInput } from './image.js'
+import { loadComponent } from './load-component.js'
 import { parseClipTextConfig, type ClipTextConfig } from './models/clip-text.js'
 import { ConfigReader } from './models/config-reader.js'
 import { isFolder, modelNotFound, readJson } from './models/files.js'
@@ -88,8 +89,7 @@ export class ClipModel {
 
     const session = translatingSync(() => new (native().Session)({ device, threads }))
     try {
-      const tensors = weights.tensors.map((t) => [t.name, t.file, t.stored, t.view] as const)
-      await translating(session.load('textEncoder', { kind: 'clip-text', ...text }, weights.files, tensors))
+      await loadComponent(session, 'textEncoder', { kind: 'clip-text', ...text }, weights)
       await loadImageEncoder(session, vision)
     } catch (error) {
       await session.unload()

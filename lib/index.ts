@@ -1,6 +1,8 @@
 /** node-diffusion: Stable Diffusion for Node.js. */
 export { Pipeline, type LoadOptions, type TaskOptions } from './pipeline.js'
 export type { StreamEvent } from './stream.js'
+export type { CallLora, LoadedLora, LoadLoraOptions, LoraStrength } from './adapters/loras.js'
+export type { LoadTextualInversionOptions, TextualInversion } from './adapters/textual-inversion.js'
 export type { Task } from './tasks.js'
 export { Generator, type GenerationResult } from './txt2img.js'
 export type { AddNoiseOptions, AddNoiseResult } from './forward-diffusion.js'

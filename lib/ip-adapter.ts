@@ -5,6 +5,7 @@ import { ImageEncoder, loadImageEncoder, readImageEncoder } from './clip-image-e
 import type { SessionOwner } from './components.js'
 import { invalidArgument, modelFormat, unsupported } from './errors.js'
 import type { ImageInput } from './image.js'
+import { loadComponent } from './load-component.js'
 import { isFolder } from './models/files.js'
 import { crossAttentions, readIpAdapter, type CrossAttention, type IpAdapterFile } from './models/ip-adapter.js'
 import type { ModelFolder } from './models/folder.js'
@@ -181,10 +182,7 @@ export class IpAdapters {
     await translating(session.unloadIpAdapters())
     try {
       if (vision) await loadImageEncoder(session, vision)
-      for (const { config, weights } of files) {
-        const tensors = weights.tensors.map((t) => [t.name, t.file, t.stored, t.view] as const)
-        await translating(session.load('ipAdapter', config, weights.files, tensors))
-      }
+      for (const { config, weights } of files) await loadComponent(session, 'ipAdapter', config, weights)
     } catch (error) {
       await session.unloadIpAdapters()
       throw error

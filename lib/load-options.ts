@@ -36,7 +36,7 @@ export interface LoadOptions {
   sha256?: string
 }
 
-export const loadOptionNames: readonly (keyof LoadOptions)[] = [
+export const knownLoadOptions: readonly (keyof LoadOptions)[] = [
   'device',
   'dtype',
   'threads',

@@ -1,5 +1,13 @@
 import { basename } from 'node:path'
+import { adaptableComponents, inversionEncoders } from './adapters/components.js'
+import { Loras, type CallAdapters, type LoadedLora, type LoadLoraOptions, type LoraStrength } from './adapters/loras.js'
+import {
+  TextualInversions,
+  type LoadTextualInversionOptions,
+  type TextualInversion
+} from './adapters/textual-inversion.js'
 import { native, translating, translatingSync, type NativeComponent, type NativeSession } from './binding.js'
+import { checkScheduler, chooseScheduler } from './pipeline-scheduler.js'
 import { ControlModels, type ControlNet, type LoadControlOptions, type T2iAdapter } from './control.js'
 import {
   controlSize,
@@ -8,13 +16,14 @@ import {
   type ControlOptions,
   type ResolvedControls
 } from './control-options.js'
-import { disposedError, TextEncoder, UNet, Vae } from './components.js'
 import { chooseDevice } from './device.js'
+import { disposedError, TextEncoder, UNet, Vae } from './components.js'
 import { invalidArgument, unsupported } from './errors.js'
 import { addNoise, type AddNoiseOptions, type AddNoiseResult } from './forward-diffusion.js'
 import { paintTwice } from './hires.js'
-import type { ImageEncoder } from './clip-image-encoder.js'
-import { IpAdapters, type IpAdapterInput, type IpAdapterOptions, type IpAdapterScale } from './ip-adapter.js'
+import { loadComponent } from './load-component.js'
+import { knownLoadOptions, type LoadOptions } from './load-options.js'
+import { WithIpAdapters } from './ip-adapter-methods.js'
 import {
   isUnconditional,
   type Component,
@@ -28,7 +37,6 @@ import { isSdxl, partsOf } from './models/pipeline-classes.js'
 import { isUNet2d } from './models/unet2d.js'
 import type { CheckpointReader } from './models/single-file/checkpoint.js'
 import { loadTokenizer } from './models/tokenizer-source.js'
-import type { ComponentWeights } from './models/weights.js'
 import { outpaintOptions, type OutpaintOptions } from './outpaint.js'
 import { createScheduler, Scheduler } from './schedulers/index.js'
 import {
@@ -39,11 +47,8 @@ import {
   type Img2ImgOptions,
   type InpaintOptions
 } from './img2img-options.js'
-import { loadOptionNames, type LoadOptions } from './load-options.js'
-import { checkScheduler, chooseScheduler } from './pipeline-scheduler.js'
 import { resolveSource } from './source.js'
 import { paintedChannels, taskError, tasks, tasksOf, unetChannelsError, type Task } from './tasks.js'
-import type { Tensor } from './tensor.js'
 import type { Tokenizer } from './tokenizer/tokenizer.js'
 import { streamCall, type StreamEvent } from './stream.js'
 import { generate, type GenerationResult, type Txt2ImgModels } from './txt2img.js'
@@ -67,7 +72,7 @@ export interface TaskOptions {
  * it is decoded.
  * Dispose of it when done: `await pipe.dispose()`, or `await using pipe = …`.
  */
-export class Pipeline {
+export class Pipeline extends WithIpAdapters {
   /** 'cpu' or 'cuda:0', and why 'auto' chose it. */
   readonly device: string
   readonly deviceReason: string
@@ -75,26 +80,27 @@ export class Pipeline {
   readonly warnings: readonly string[]
   /** What this model can do: the methods of these names work, the others reject. */
   readonly tasks: readonly Task[]
-  readonly tokenizer2: Tokenizer | undefined
   /** SDXL's second one. */
   readonly textEncoder2: TextEncoder | undefined
   readonly unet: UNet
   private readonly firstEncoder: TextEncoder | undefined
   private readonly autoencoder: Vae | undefined
+  private readonly loraFiles: Loras
+  private readonly inversions: TextualInversions
   private readonly controls: ControlModels
   private current: Scheduler
-  private ipAdapters: IpAdapters | undefined
   private hasPreviewVae = false
   private disposed: Promise<void> | undefined
 
   private constructor(
     private readonly native: NativeSession,
     private readonly folder: ModelFolder | UnconditionalFolder,
-    private readonly tokenizers: readonly Tokenizer[],
+    tokenizers: readonly Tokenizer[],
     choice: { device: string; reason: string },
     scheduler: Scheduler,
     private readonly name: string
   ) {
+    super()
     const owner = { session: () => this.session() }
     const encoders = loadedEncoders(folder).map(
       (e, i) => new TextEncoder(owner, i, { ...e.config }, e.config.maxPositions)
@@ -103,7 +109,8 @@ export class Pipeline {
     this.deviceReason = choice.reason
     this.warnings = [...folder.warnings, ...scheduler.warnings]
     this.tasks = tasksOf(folder)
-    this.tokenizer2 = tokenizers[1]
+    this.loraFiles = new Loras(owner.session, adaptableComponents(folder))
+    this.inversions = new TextualInversions(owner.session, tokenizers, inversionEncoders(folder))
     this.firstEncoder = encoders[0]
     this.textEncoder2 = encoders[1]
     this.unet = new UNet(owner, { ...folder.unet.config }, folder.unet.config.inChannels, !isUnconditional(folder))
@@ -123,7 +130,7 @@ export class Pipeline {
    *   ERR_ND_CUDA_UNAVAILABLE, ERR_ND_OUT_OF_MEMORY, ERR_ND_NO_BINARY, ERR_ND_DOWNLOAD, ERR_ND_ACCESS; signal.reason
    */
   static async fromPretrained(source: string, options: LoadOptions = {}): Promise<Pipeline> {
-    knownKeys('fromPretrained', options, loadOptionNames)
+    knownKeys('fromPretrained', options, knownLoadOptions)
     const { signal } = options
     if (signal !== undefined && !(signal instanceof AbortSignal))
       throw invalidArgument('signal', 'an AbortSignal', signal)
@@ -193,9 +200,12 @@ export class Pipeline {
     this.hasPreviewVae = true
   }
 
-  /** @throws DiffusionError ERR_ND_UNSUPPORTED where the model knows no text; textEncoder too */
+  /** With the tokens of textual inversions. @throws DiffusionError ERR_ND_UNSUPPORTED where the model knows no text; textEncoder too */
   get tokenizer(): Tokenizer {
-    return this.tokenizers[0] ?? withoutText('tokenizer')
+    return this.inversions.tokenizers[0] ?? withoutText('tokenizer')
+  }
+  get tokenizer2(): Tokenizer | undefined {
+    return this.inversions.tokenizers[1]
   }
   get textEncoder(): TextEncoder {
     return this.firstEncoder ?? withoutText('text encoder')
@@ -216,49 +226,87 @@ export class Pipeline {
 
   /** Text to image. @throws DiffusionError; signal.reason when aborted; what onStep throws */
   async txt2img(options: Txt2ImgOptions): Promise<GenerationResult> {
-    const models = this.modelsFor('txt2img', options)
-    const run = (o: ResolvedOptions, controls?: ResolvedControls): Promise<GenerationResult> =>
-      o.hires ? paintTwice(o, o.hires, models, controls) : generate(o, models, undefined, controls)
-    if (!mentionsControl(options)) return run(resolveOptions(options, models))
-    const controls = await this.controlsFor('txt2img', options, models)
-    const size = controls && controlSize(controls)
-    return run(resolveOptions(options, size ? { ...models, defaultSize: size } : models), controls)
+    return this.call('txt2img', options, async (given, models) => {
+      const run = (o: ResolvedOptions, controls?: ResolvedControls): Promise<GenerationResult> =>
+        o.hires ? paintTwice(o, o.hires, models, controls) : generate(o, models, undefined, controls)
+      if (!mentionsControl(given)) return run(resolveOptions(given, models))
+      const controls = await this.controlsFor('txt2img', given, models)
+      const size = controls && controlSize(controls)
+      return run(resolveOptions(given, size ? { ...models, defaultSize: size } : models), controls)
+    })
   }
 
   /** A picture painted anew, as far as `strength` says. @throws as txt2img */
   async img2img(options: Img2ImgOptions): Promise<GenerationResult> {
-    const models = this.modelsFor('img2img', options)
-    const [call, controls] = await Promise.all([
-      resolveImg2Img(options, models),
-      this.controlsFor('img2img', options, models)
-    ])
-    this.session() // disposed of meanwhile?
-    return generate(call.options, models, call.picture, controls)
+    return this.call('img2img', options, async (o, models) => {
+      const [call, controls] = await Promise.all([resolveImg2Img(o, models), this.controlsFor('img2img', o, models)])
+      return generate(call.options, models, call.picture, controls)
+    })
   }
 
   /** The part of a picture that `mask` shows, painted anew. @throws as txt2img */
   async inpaint(options: InpaintOptions): Promise<GenerationResult> {
-    const models = this.modelsFor('inpaint', options)
-    const [call, controls] = await Promise.all([
-      resolveInpaint(options, models),
-      this.controlsFor('inpaint', options, models)
-    ])
-    this.session() // disposed of meanwhile?
-    return generate(call.options, models, call.picture, controls)
+    return this.call('inpaint', options, async (o, models) => {
+      const [call, controls] = await Promise.all([resolveInpaint(o, models), this.controlsFor('inpaint', o, models)])
+      return generate(call.options, models, call.picture, controls)
+    })
   }
 
   /** A picture carried on beyond its edges. @throws as txt2img */
   async outpaint(options: OutpaintOptions): Promise<GenerationResult> {
-    const models = this.modelsFor('inpaint', options)
-    return this.inpaint(await outpaintOptions(options, Math.max(8, models.factor)))
+    this.checkTask('inpaint', options)
+    return this.inpaint(await outpaintOptions(options, Math.max(8, this.vae.factor)))
   }
 
   /** A picture changed as the prompt tells to (InstructPix2Pix models). @throws as txt2img */
   async edit(options: EditOptions): Promise<GenerationResult> {
-    const models = this.modelsFor('edit', options)
-    const call = await resolveEdit(options, models)
-    this.session() // disposed of meanwhile?
-    return generate(call.options, models, call.picture)
+    return this.call('edit', options, async (o, models) => {
+      const call = await resolveEdit(o, models)
+      return generate(call.options, models, call.picture)
+    })
+  }
+
+  /**
+   * Loads a LoRA, LoHa, LoKr or DoRA and applies it to the calls from now on.
+   * @throws DiffusionError ERR_ND_MODEL_NOT_FOUND, ERR_ND_MODEL_FORMAT (naming the tensor that does not fit),
+   *   ERR_ND_UNSUPPORTED (pickles, other kinds), ERR_ND_INVALID_ARGUMENT (a name that is taken), ERR_ND_OUT_OF_MEMORY
+   */
+  loadLora(path: string, options: LoadLoraOptions = {}): Promise<void> {
+    return this.loraFiles.load(path, options)
+  }
+
+  /** Gives strengths to loaded LoRAs; those that are not named go to 0. Nothing is loaded again. @throws as loadLora */
+  setLoras(loras: readonly LoraStrength[]): Promise<void> {
+    return this.loraFiles.set(loras)
+  }
+
+  /** Takes a LoRA away, without a name all of them: the model is then what it was. @throws ERR_ND_INVALID_ARGUMENT */
+  unloadLora(name?: string): Promise<void> {
+    return this.loraFiles.unload(name)
+  }
+
+  /** The LoRAs that are loaded, in the order in which they are applied. */
+  get loras(): readonly LoadedLora[] {
+    return this.loraFiles.list
+  }
+
+  /**
+   * Loads a textual inversion: its token in a prompt or a negative prompt then stands for its vectors.
+   * @throws DiffusionError ERR_ND_MODEL_NOT_FOUND, ERR_ND_MODEL_FORMAT (of another width), ERR_ND_UNSUPPORTED (pickles),
+   *   ERR_ND_INVALID_ARGUMENT (a token that exists)
+   */
+  loadTextualInversion(path: string, options: LoadTextualInversionOptions = {}): Promise<void> {
+    return this.inversions.load(path, options)
+  }
+
+  /** Takes a token away, without one all that were loaded. @throws ERR_ND_INVALID_ARGUMENT */
+  unloadTextualInversion(token?: string): Promise<void> {
+    return this.inversions.unload(token)
+  }
+
+  /** Those that are loaded. */
+  get textualInversions(): readonly TextualInversion[] {
+    return this.inversions.list
   }
 
   /** Pictures from noise alone (DDPMPipeline and DDIMPipeline). @throws as txt2img */
@@ -329,50 +377,10 @@ export class Pipeline {
     return addNoise(options, { session, scheduler: this.scheduler, vae, factor: pixelsPerLatent(vae) })
   }
 
-  /**
-   * Pictures as prompts: one IP-Adapter or several (.safetensors), in place of those that are loaded; from then on every call
-   * needs `ipAdapterImage` or `ipAdapterImageEmbeds`. For SD1, SD2 and SDXL.
-   * @throws DiffusionError ERR_ND_MODEL_NOT_FOUND, ERR_ND_MODEL_FORMAT (a tensor that does not fit this model, by name),
-   *   ERR_ND_UNSUPPORTED (FaceID), ERR_ND_INVALID_ARGUMENT
-   */
-  async loadIpAdapter(source: string | readonly string[], options: IpAdapterOptions = {}): Promise<void> {
-    const owner = { session: () => this.session() }
+  protected ipAdapterHost() {
     const { folder } = this
-    if (isUnconditional(folder))
-      throw unsupported('Expected a model with a text encoder for an IP-Adapter but this one has none')
-    this.ipAdapters = await IpAdapters.load(owner, folder, source, options, readHeader, () => {
-      this.ipAdapters = undefined
-    })
-  }
-
-  /** How much the pictures count: one scale for all IP-Adapters, or one for each. */
-  setIpAdapterScale(scale: IpAdapterScale | readonly IpAdapterScale[]): void {
-    this.loadedIpAdapters().setScale(scale)
-  }
-
-  /** What ipAdapterImage becomes, to be kept and given as ipAdapterImageEmbeds: with `guidance` (default) for calls with guidance. */
-  async prepareIpAdapterImageEmbeds(
-    images: NonNullable<IpAdapterInput['ipAdapterImage']>,
-    options: { guidance?: boolean } = {}
-  ): Promise<Tensor[]> {
-    return this.loadedIpAdapters().embeds(images, options.guidance ?? true)
-  }
-
-  /** Ends the use of all IP-Adapters and frees them and the image encoder. */
-  async unloadIpAdapter(): Promise<void> {
-    this.ipAdapters = undefined
-    await translating(this.session().unloadIpAdapters())
-  }
-
-  /** The one that IP-Adapters were loaded with. */
-  get imageEncoder(): ImageEncoder | undefined {
-    return this.ipAdapters?.encoder
-  }
-
-  private loadedIpAdapters(): IpAdapters {
-    this.session()
-    if (!this.ipAdapters) throw invalidArgument('loadIpAdapter', 'a call of it before', undefined)
-    return this.ipAdapters
+    if (isUnconditional(folder)) throw unsupported('Expected a model with text for an IP-Adapter but this one has none')
+    return { owner: { session: () => this.session() }, folder, readHeader }
   }
 
   /** Bytes held: laid-out weights, and the arena of activations. */
@@ -400,6 +408,15 @@ export class Pipeline {
     return this.native
   }
 
+  /** One call of a task with its adapters, and with options that no longer speak of them. */
+  private call<O extends Txt2ImgOptions | Img2ImgOptions | EditOptions>(
+    task: Task,
+    options: O,
+    run: (options: O, models: Txt2ImgModels) => Promise<GenerationResult>
+  ): Promise<GenerationResult> {
+    return this.loraFiles.during(options, (o, adapters) => run(o, this.modelsFor(task, o, adapters)))
+  }
+
   /** Without a word about ControlNets or adapters there is nothing to wait for. */
   private async controlsFor(
     task: 'txt2img' | 'img2img' | 'inpaint',
@@ -420,13 +437,17 @@ export class Pipeline {
     if (scheduler !== undefined && typeof scheduler !== 'string') checkScheduler(scheduler)
   }
 
-  private modelsFor(task: Task, options: { scheduler?: Scheduler | string } | undefined): Txt2ImgModels {
+  private modelsFor(
+    task: Task,
+    options: { scheduler?: Scheduler | string } | undefined,
+    adapters: CallAdapters
+  ): Txt2ImgModels {
     this.checkTask(task, options)
     if (isUnconditional(this.folder)) throw taskError(task, this.tasks, this.folder)
-    return this.models(this.folder)
+    return this.models(this.folder, adapters)
   }
 
-  private models(folder: ModelFolder): Txt2ImgModels {
+  private models(folder: ModelFolder, adapters: CallAdapters): Txt2ImgModels {
     const unet = folder.unet.config
     const parts = partsOf(folder.className)
     const xl = isSdxl(folder.className)
@@ -434,7 +455,7 @@ export class Pipeline {
     const factor = this.autoencoder?.factor ?? 1
     const sample = unet.sampleSize
     return {
-      session: this.native,
+      adapters,
       ipAdapters: this.ipAdapters,
       scheduler: this.current,
       name: this.name,
@@ -450,7 +471,7 @@ export class Pipeline {
       aestheticScores: folder.requiresAestheticsScore,
       consistency: folder.className === 'LatentConsistencyModelPipeline',
       timeCondWidth: unet.timeCondWidth,
-      tokenizers: [this.tokenizer, ...(this.tokenizer2 ? [this.tokenizer2] : [])],
+      tokenizers: this.inversions.tokenizers,
       // SDXL's second encoder reads prompt2, also where it is the only one.
       promptOf: xl ? (folder.textEncoder ? [0, 1] : [1]) : [0],
       zerosForEmpty: xl && folder.forceZerosForEmptyPrompt
@@ -466,18 +487,3 @@ const readHeader: CheckpointReader = (path) => translatingSync(() => native().re
 
 const loadedEncoders = (folder: ModelFolder | UnconditionalFolder): TextComponent[] =>
   [folder.textEncoder, folder.textEncoder2].filter((e) => e !== null)
-
-const loadComponent = (
-  session: NativeSession,
-  kind: NativeComponent,
-  config: object,
-  weights: ComponentWeights
-): Promise<void> =>
-  translating(
-    session.load(
-      kind,
-      config,
-      weights.files,
-      weights.tensors.map((t) => [t.name, t.file, t.stored, t.view] as const)
-    )
-  )

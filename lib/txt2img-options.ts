@@ -1,4 +1,5 @@
 /** The options of txt2img: their meaning, defaults and checks. */
+import type { CallLora } from './adapters/loras.js'
 import { controlOptionNames, type ControlOptions } from './control-options.js'
 import { invalidArgument } from './errors.js'
 import type { DiffusionImage } from './image.js'
@@ -57,6 +58,11 @@ export interface Txt2ImgOptions extends VariationOptions, ControlOptions, IpAdap
   negativePooledPromptEmbeds?: Tensor
   /** AUTOMATIC1111's prompt syntax and prompts of any length; default false: diffusers cuts at 77 tokens. */
   promptWeighting?: boolean
+  /**
+   * For this call, instead of the pipeline's: names of loaded LoRAs (strength 1), `{ name, strength }`, or `{ path, strength }`,
+   * a file that is loaded for this call alone. With promptWeighting, `<lora:name:0.8>` in the prompt does the same on top.
+   */
+  loras?: readonly CallLora[]
   /** SDXL's size conditions, [height, width] or [top, left] in pixels; default the picture's size and 0, 0. */
   originalSize?: readonly [number, number]
   cropsCoordsTopLeft?: readonly [number, number]
@@ -149,6 +155,7 @@ const known: readonly (keyof Txt2ImgOptions)[] = [
   'promptEmbeds',
   'negativePromptEmbeds',
   'promptWeighting',
+  'loras',
   'outputType',
   'signal',
   'preview',

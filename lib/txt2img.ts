@@ -1,5 +1,6 @@
 /** One call of any task: options → plan and conditions → native job → pictures. */
-import { native, version, type NativeGenerateJob, type NativeImagePrompt, type NativeSession } from './binding.js'
+import { native, version, type NativeGenerateJob, type NativeImagePrompt } from './binding.js'
+import type { CallAdapters } from './adapters/loras.js'
 import { controlInputs, controlParameters, withControlScales, type ResolvedControls } from './control-options.js'
 import { guidanceEmbedding, pictureTimeIds, promptInput, timeIds, type TextTraits } from './conditions.js'
 import { invalidArgument, unsupported } from './errors.js'
@@ -43,7 +44,7 @@ export interface GenerationResult {
 
 /** What a call needs of its pipeline. */
 export interface Txt2ImgModels extends PictureTraits, TextTraits, PlanTraits {
-  readonly session: NativeSession
+  readonly adapters: CallAdapters
   readonly scheduler: Scheduler
   /** What is loaded of them. */
   readonly ipAdapters: IpAdapters | undefined
@@ -119,7 +120,7 @@ export const generate = async (
   }
 
   // 2. Run it.
-  const result = await runJob(o, (onStep) => models.session.generate(job, onStep))
+  const result = await runJob(o, (onStep) => models.adapters.around((session) => session.generate(job, onStep)))
 
   // 3. The pictures.
   const seeds = imageSeeds(o, plan, picture)
@@ -193,7 +194,7 @@ export const parametersText = (
     other['Batch pos'] = String(image)
   }
   return formatParameters({
-    prompt: o.prompts[prompt]!,
+    prompt: models.adapters.written(o.prompts[prompt]!, prompt),
     ...(o.negativePrompts?.[prompt] ? { negativePrompt: o.negativePrompts[prompt] } : {}),
     steps: o.steps,
     sampler: label.sampler,

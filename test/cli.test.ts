@@ -61,6 +61,29 @@ test('score: which of the texts a picture shows', async () => {
   assert.match(none.stderr, /ERR_ND_INVALID_ARGUMENT.*none\.png/)
 })
 
+test('--lora and --embedding', async () => {
+  const model = ['a my-style house', '-m', reference('models', 'tiny-sd15'), '--steps', '2', '--seed', '1', '--quiet']
+  const lora = reference('loras', 'kohya.safetensors')
+  const embedding = reference('models', 'tiny-embedding.safetensors')
+  const pictures: Buffer[] = []
+  for (const [i, more] of [
+    [],
+    ['--lora', `${lora}:0.5`],
+    ['--lora', `${lora}:0.5`, '--lora', reference('loras', 'lokr.safetensors'), '--embedding', `${embedding}:my-style`]
+  ].entries()) {
+    const { status, stderr } = await cli([...model, ...more, '--width', '64', '--height', '64', '-o', `l${i}.png`])
+    assert.is(status, 0, stderr)
+    pictures.push(Buffer.from((await loadImage(join(folder, `l${i}.png`))).data))
+  }
+  assert.not.ok(pictures[0]!.equals(pictures[1]!))
+  assert.not.ok(pictures[1]!.equals(pictures[2]!))
+  const text = readPngText(readFileSync(join(folder, 'l2.png'))).parameters!
+  assert.match(text, /^a my-style house <lora:kohya:0\.5> <lora:lokr:1>\n/)
+  const { status, stderr } = await cli([...model, '--lora', `${lora}:much`])
+  assert.is(status, 1)
+  assert.match(stderr, /--lora/)
+})
+
 test('--controlnet and --adapter: models and pictures in pairs', async () => {
   const model = ['-m', reference('models', 'tiny-sd15'), '--steps', '2', '--seed', '1', '--quiet']
   const net = ['--controlnet', reference('models', 'tiny-controlnet-sd15'), '--control-image', 'grey.png']

@@ -3,8 +3,10 @@ import { Command } from 'commander'
 import {
   choiceArgument,
   countArgument,
+  embeddingArgument,
   integerArgument,
   integersArgument,
+  loraArgument,
   numberArgument,
   seedArgument
 } from './arguments.js'
@@ -55,6 +57,12 @@ const paintCommand = program
     '--rng <device>',
     "whose noise a seed means: 'cpu' (PyTorch, diffusers) or 'cuda' (AUTOMATIC1111)",
     choiceArgument('cpu', 'cuda')
+  )
+  .option('--lora <file>', 'a LoRA, FILE or FILE:STRENGTH; may be given several times', loraArgument)
+  .option(
+    '--embedding <file>',
+    'a textual inversion, FILE or FILE:TOKEN; may be given several times',
+    embeddingArgument
   )
   .option('--weights', 'read (word:1.3), [word] and BREAK as AUTOMATIC1111 does, and prompts of any length')
   .option('--device <name>', "'auto', 'cpu' or 'cuda'", 'auto')

@@ -40,6 +40,8 @@ export interface PaintOptions extends ModeOptions, ControlArguments {
   rng?: 'cpu' | 'cuda'
   threads?: number
   weights?: boolean
+  lora?: { path: string; strength?: number }[]
+  embedding?: { path: string; token?: string }[]
   showSteps?: boolean
   quiet?: boolean
 }
@@ -135,6 +137,8 @@ export const paint = async (prompt: string, o: PaintOptions, signal: AbortSignal
     const reason = pipe.deviceReason ? ` (${pipe.deviceReason})` : ''
     say(`${o.model} on ${pipe.device}${reason}, loaded in ${((performance.now() - loading) / 1000).toFixed(2)} s`)
     for (const warning of pipe.warnings) say(`warning: ${warning}`)
+    for (const { path, ...rest } of o.lora ?? []) await pipe.loadLora(path, rest)
+    for (const { path, ...rest } of o.embedding ?? []) await pipe.loadTextualInversion(path, rest)
     const options = { ...txt2imgOptions(prompt, o), ...(await loadControls(pipe, o)) }
     const first = o.seed ?? BigInt(randomInt(2 ** 32))
     for (let k = 0; k < o.count; k++) {
