@@ -91,6 +91,8 @@ export interface Txt2ImgOptions extends VariationOptions, ControlOptions, IpAdap
   vaeSlicing?: boolean
   /** Step events carry latents, predictedNoise and predictedOriginal; default false. */
   stepLatents?: boolean
+  /** Record which places read which word: the result's attentionMaps; default false. Not with promptEmbeds. */
+  attentionMaps?: boolean
   onStep?: (event: StepEvent) => void
 }
 
@@ -162,6 +164,7 @@ const known: readonly (keyof Txt2ImgOptions)[] = [
   'vaeTiling',
   'vaeSlicing',
   'stepLatents',
+  'attentionMaps',
   'onStep',
   'freeU',
   ...controlOptionNames,
@@ -223,6 +226,7 @@ export interface ResolvedOptions extends Omit<
   readonly previewEvery: number
   readonly previewVae: 'own' | 'preview' | undefined
   readonly stepLatents: boolean
+  readonly attentionMaps: boolean
 }
 
 export const texts = (name: string, value: unknown, count?: number): string[] => {
@@ -327,6 +331,7 @@ export const resolveOptions = (
     promptWeighting: bool('promptWeighting', o.promptWeighting ?? false),
     outputType: oneOf('outputType', o.outputType ?? 'image', ['image', 'latent']),
     ...resolvePreview(o.preview),
-    stepLatents: bool('stepLatents', o.stepLatents ?? false)
+    stepLatents: bool('stepLatents', o.stepLatents ?? false),
+    attentionMaps: bool('attentionMaps', o.attentionMaps ?? false)
   }
 }
