@@ -87,7 +87,7 @@ export class ClipModel {
     const tokenizer = loadTokenizer('clip-text', await findTokenizer(folder, options.tokenizer, text.vocabSize))
     const logitScale = readLogitScale(weights.files)
 
-    const session = translatingSync(() => new (native().Session)({ device, threads }))
+    const session = translatingSync(() => new (native().Session)({ device, threads, dtype: 'auto' }))
     try {
       await loadComponent(session, 'textEncoder', { kind: 'clip-text', ...text }, weights)
       await loadImageEncoder(session, vision)

@@ -30,7 +30,7 @@ const header = (path: string) => native().readHeader(path)
 /** The tower alone, as an IP-Adapter has it. */
 const tower = async (path: string): Promise<{ encoder: ImageEncoder; session: NativeSession }> => {
   const files = await readImageEncoder(path, header)
-  const session = new (native().Session)({ device: 'cpu', threads: 1 })
+  const session = new (native().Session)({ device: 'cpu', threads: 1, dtype: 'auto' })
   await loadImageEncoder(session, files)
   return { encoder: new ImageEncoder({ session: () => session }, files.config, files.preprocessing), session }
 }
