@@ -189,13 +189,18 @@ test('options that do not parse', async () => {
     ['x', '--seed', '-1'],
     ['x', '--count', '0'],
     ['x', '--stepps', '3'],
-    [],
     ['x', '--rng', 'gpu']
   ]) {
     const { status, stderr } = await cli(args)
     assert.is(status, 1, args.join(' '))
     assert.match(stderr, /^error: /)
   }
+})
+
+test('a model that paints from text asks for a prompt', async () => {
+  const { status, stderr } = await cli([])
+  assert.is(status, 1)
+  assert.match(stderr, /ERR_ND_INVALID_ARGUMENT: Expected what to paint for prompt/)
 })
 
 test('Ctrl-C ends a picture at once and leaves no file', async () => {
