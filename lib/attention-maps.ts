@@ -68,10 +68,16 @@ const mean = (maps: readonly Tensor[]): Tensor => {
 
 const wordsOf = (tokens: readonly AttentionToken[], tokenizer: Tokenizer): AttentionWord[] => {
   const words: AttentionToken[][] = []
+  // Tokens beside the vocabulary, such as textual inversion's, are decoded without spaces: each is a word.
+  const added = ({ id }: AttentionToken): boolean => tokenizer.decode([id], { skipSpecialTokens: true }) === ''
   for (const token of tokens) {
     const last = words.at(-1)?.at(-1)
     const goesOn =
-      last !== undefined && last.position + 1 === token.position && !/\s/u.test(tokenizer.decode([last.id, token.id]))
+      last !== undefined &&
+      last.position + 1 === token.position &&
+      !added(last) &&
+      !added(token) &&
+      !/\s/u.test(tokenizer.decode([last.id, token.id]))
     if (goesOn) words.at(-1)!.push(token)
     else words.push([token])
   }

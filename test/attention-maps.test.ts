@@ -4,9 +4,18 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { heatOverlay, loadImage, Pipeline, psnrOf, type AttentionMaps, type DiffusionImage } from 'node-diffusion'
+import {
+  ClipTokenizer,
+  heatOverlay,
+  loadImage,
+  Pipeline,
+  psnrOf,
+  type AttentionMaps,
+  type DiffusionImage
+} from 'node-diffusion'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { attentionMaps, attentionPrompts } from '#lib/attention-maps.js'
 import { fails } from './support/fails.js'
 import { reference, root } from './support/paths.js'
 
@@ -153,6 +162,19 @@ test('SDXL: the words of the first encoder', async () => {
   checkSums(result.attentionMaps![0]!, [77, ...result.latents.shape.slice(2)])
   assert.is(result.attentionMaps![0]!.words.map(({ text }) => text).join('|'), 'a|red|cat|!')
   await pipe.dispose()
+})
+
+test('tokens of textual inversion are words of their own', () => {
+  const plain = { normalized: false, leftStrip: false, rightStrip: false, singleWord: false }
+  const tokenizer = ClipTokenizer.clip().withTokens([{ content: '<toy>', id: 49408, ...plain }])
+  const ids = Int32Array.from(tokenizer.encode('a <toy> cat').ids)
+  const prompt = { rows: 1, chunks: 1, length: 77, encoders: [{ ids }] }
+  const prompts = attentionPrompts(prompt as never, 1, tokenizer)
+  const maps = attentionMaps({ data: new Float32Array(77).fill(1 / 77), shape: [1, 77, 1, 1] }, prompts, 1, tokenizer)
+  assert.equal(
+    maps[0]!.words.map(({ text }) => text),
+    ['a', '<toy>', 'cat']
+  )
 })
 
 test('heatOverlay: dark where the map is low, yellow where it is high', async () => {

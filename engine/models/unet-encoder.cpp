@@ -89,7 +89,7 @@ void UNetEncoder::addKeysValues(Context& context, const Tensor& text, const std:
   for (const Stage& s : stages)
     if (s.transformer)
       for (const TransformerBlock& block : s.transformer->blocks())
-        out.push_back(block.contextKeysValues(context, text));
+        out.push_back({block.contextKeysValues(context, text), {}});
 }
 
 UNetEncoder::Text UNetEncoder::prepareText(Context& context, const Tensor& text) const {
