@@ -9,6 +9,7 @@
 #include "cpu/address-range.h"
 #include "cpu/kernels/kernel-table.h"
 #include "cpu/thread-pool.h"
+#include "cpu/winograd.h"
 #include "engine/backend.h"
 
 namespace nd {
@@ -66,6 +67,7 @@ class CpuBackend : public Backend {
 
   const KernelTable& kernels() const { return k_; }
   ThreadPool& pool() { return pool_; }
+  WinogradOptions winogradOptions;
 
  private:
   const KernelTable& k_;
