@@ -195,8 +195,7 @@ class Generate : public Job {
     listening_ = !onStep.IsEmpty();
   }
   void run(Context& context, EngineState& state) override {
-    if (!state.models.unet || !state.models.vae || state.models.textEncoders.empty())
-      notLoaded("text encoder, UNet and VAE");
+    if (!state.models.unet) notLoaded("UNet");
     std::function<void(GenerateEvent &&)> listener;
     if (listening_)
       listener = [this](GenerateEvent&& event) {

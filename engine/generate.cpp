@@ -73,11 +73,17 @@ Steering prepare(Context& context, const Models& models, const GenerateJob& job,
   if (!job.timeCond.empty())
     for (int64_t b = 0; b < perRow; b++)
       added.timeCond.insert(added.timeCond.end(), job.timeCond.begin(), job.timeCond.end());
+  const Tensor text = repeatText(context, condition.text, job.imagesPerPrompt);
+  if (unet.poolsText()) {
+    perRow = batch;
+    added.pooledText = unet.poolText(context, text);
+  }
+  if (job.upscale) added.noiseLevel.assign(static_cast<size_t>(perRow), job.upscale->noiseLevel);
   std::vector<float> timesteps;
   for (const PlanRow& row : job.plan.rows)
     for (int64_t b = 0; b < perRow; b++) timesteps.push_back(static_cast<float>(row.timestep));
   Steering steering;
-  steering.text = unet.prepareText(context, repeatText(context, condition.text, job.imagesPerPrompt));
+  steering.text = unet.prepareText(context, text);
   steering.time = unet.prepareTime(context, timesteps, perRow, added);
   steering.current = unet.oneTime(context, steering.time);
   return steering;
@@ -87,17 +93,18 @@ Steering prepare(Context& context, const Models& models, const GenerateJob& job,
 
 std::vector<uint8_t> decodePixels(Context& context, const Models& models, const std::vector<float>& latents,
                                   const Shape& shape) {
-  const Vae& vae = *models.vae;
-  const int64_t channels = shape[1], h = shape[2], w = shape[3], f = vae.factor();
+  const int64_t channels = shape[1], h = shape[2], w = shape[3], f = models.vae ? models.vae->factor() : 1;
   const auto each = static_cast<size_t>(channels * h * w), pixels = static_cast<size_t>(h * f * w * f * 3);
   std::vector<uint8_t> out(static_cast<size_t>(shape[0]) * pixels);
   std::vector<float> z(each);
   for (int64_t b = 0; b < shape[0]; b++) {
-    for (size_t i = 0; i < each; i++)
-      z[i] = static_cast<float>(
-          models.scaling.z(latents[static_cast<size_t>(b) * each + i], i / static_cast<size_t>(h * w)));
+    for (size_t i = 0; i < each; i++) {
+      const float value = latents[static_cast<size_t>(b) * each + i];
+      z[i] = models.vae ? static_cast<float>(models.scaling.z(value, i / static_cast<size_t>(h * w))) : value;
+    }
     Arena::Scope scope(context.arena);
-    const Tensor picture = vae.decode(context, uploadImage(context, z.data(), 1, channels, h, w));
+    const Tensor painted = uploadImage(context, z.data(), 1, channels, h, w);
+    const Tensor picture = models.vae ? models.vae->decode(context, painted) : painted;
     context.backend.downloadPixels(picture, out.data() + static_cast<size_t>(b) * pixels);
   }
   return out;
@@ -119,7 +126,9 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
   result.timings.text = watch.lap();
 
   // 2. The picture to begin with.
-  const int64_t batch = job.prompts * job.imagesPerPrompt, channels = models.vae->config().latentChannels;
+  const int64_t batch = job.prompts * job.imagesPerPrompt;
+  const int64_t channels =
+      models.vae ? models.vae->config().latentChannels : unet.config().inChannels / (job.upscale ? 2 : 1);
   result.latentShape = {batch, channels, job.latentHeight, job.latentWidth};
   std::vector<std::unique_ptr<NoiseSource>> sources;
   for (const uint64_t seed : job.seeds) sources.push_back(makeNoiseSource(seed, job.noise));
@@ -129,10 +138,16 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
   PreparedPicture picture;
   Tensor extra;  // [branches·B, h, w, E]
   if (job.picture) {
+    expect(models.vae != nullptr, "an autoencoder for the task's pictures");
     const PictureTarget target{batch,        job.latentHeight, job.latentWidth,
                                job.branches, extraChannels,    job.latents};
     picture = preparePicture(context, *models.vae, models.scaling, *job.picture, target, noise);
     result.timings.encode = watch.lap();
+  }
+  if (job.upscale) {
+    const PictureTarget target{batch,        job.latentHeight, job.latentWidth,
+                               job.branches, extraChannels,    job.latents};
+    picture = prepareUpscale(*job.upscale, target, channels, job.imagesPerPrompt, noise);
   }
   expect(extraChannels == 0 || !picture.extra.empty(), "a picture for the UNet's extra channels");
   if (extraChannels > 0)
@@ -147,7 +162,7 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
   options.width = job.latentWidth;
   options.branches = job.branches;
   options.guidanceRescale = job.guidanceRescale;
-  options.initial = job.picture ? picture.noise : job.latents;
+  options.initial = job.picture || job.upscale ? picture.noise : job.latents;
   options.start = picture.start;
   options.original = picture.original;
   options.mask = picture.mask;
@@ -185,8 +200,9 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
 
   // 4. The autoencoder.
   if (job.decode) {
-    result.height = job.latentHeight * models.vae->factor();
-    result.width = job.latentWidth * models.vae->factor();
+    const int64_t factor = models.vae ? models.vae->factor() : 1;
+    result.height = job.latentHeight * factor;
+    result.width = job.latentWidth * factor;
     result.pixels = decodePixels(context, models, result.latents, result.latentShape);
     result.timings.decode = watch.lap();
   }

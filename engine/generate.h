@@ -13,6 +13,7 @@
 #include "engine/models/unet.h"
 #include "engine/models/vae.h"
 #include "engine/picture-input.h"
+#include "engine/upscale-input.h"
 
 namespace nd {
 
@@ -20,7 +21,7 @@ namespace nd {
 struct Models {
   std::vector<std::unique_ptr<TextEncoder>> textEncoders;
   std::unique_ptr<UNet> unet;
-  std::unique_ptr<Vae> vae;
+  std::unique_ptr<Vae> vae;  // null where the UNet paints pixels
   LatentScaling scaling;
 };
 
@@ -37,6 +38,7 @@ struct GenerateJob {
   NoiseKind noise = NoiseKind::Cpu;
   std::vector<float> latents;           // [B, C, h, w] before scaling by initNoiseSigma; empty: drawn
   std::optional<PictureInput> picture;  // img2img, inpainting, editing
+  std::optional<UpscaleInput> upscale;  // super-resolution
   bool decode = true;                   // else only latents come back
   bool stepLatents = false;             // events carry latents, predicted noise and predicted original
   int previewEvery = 0;                 // decode the predicted original every so many steps; 0: never

@@ -48,6 +48,8 @@ export interface NativeGenerateJob {
         sigma: number
       }
     | undefined
+  /** engine/upscale-input.h UpscaleInput. */
+  upscale?: { low: Tensor; alpha: number; sigma: number; noiseLevel: number } | undefined
   decode: boolean
   stepLatents: boolean
   previewEvery: number

@@ -20,6 +20,7 @@ import {
   type InpaintOptions
 } from './img2img-options.js'
 import { resolveSource } from './source.js'
+import { resolveSuperResolution, type SuperResolutionOptions } from './super-resolution.js'
 import { paintedChannels, taskError, tasks, tasksOf, unetChannelsError, type Task } from './tasks.js'
 import type { Tokenizer } from './tokenizer/tokenizer.js'
 import { generate, type GenerationResult, type Txt2ImgModels } from './txt2img.js'
@@ -87,6 +88,7 @@ export interface TaskOptions {
   img2img: Img2ImgOptions
   inpaint: InpaintOptions
   edit: EditOptions
+  superResolution: SuperResolutionOptions
 }
 
 /**
@@ -115,7 +117,7 @@ export class Pipeline {
   private constructor(
     private readonly native: NativeSession,
     private readonly folder: ModelFolder,
-    tokenizers: readonly Tokenizer[],
+    private readonly tokenizers: readonly Tokenizer[],
     choice: { device: string; reason: string },
     scheduler: Scheduler,
     private readonly name: string
@@ -240,6 +242,16 @@ export class Pipeline {
     return generate(call.options, models, call.picture)
   }
 
+  /** A small picture at the model's size (stages of a cascade: IFSuperResolutionPipeline). @throws as txt2img */
+  async superResolution(options: SuperResolutionOptions): Promise<GenerationResult> {
+    const models = this.modelsFor('superResolution', options)
+    const { className, config } = this.folder.noisingScheduler!
+    const noising = createScheduler({ ...config, _class_name: className })
+    const call = await resolveSuperResolution(options, models, noising)
+    this.session() // disposed of meanwhile?
+    return generate(call.options, models, undefined, call.upscale)
+  }
+
   private run<T extends Task>(task: T, options: TaskOptions[T]): Promise<GenerationResult> {
     const call = this[task].bind(this) as (options: TaskOptions[T]) => Promise<GenerationResult>
     return call(options)
@@ -341,13 +353,15 @@ export class Pipeline {
       factor,
       defaultSize: { width: (sample?.width ?? 64) * factor, height: (sample?.height ?? 64) * factor },
       defaultGuidanceScale: parts.guidanceScale ?? 7.5,
+      defaultSteps: parts.steps ?? 50,
+      lowerCase: parts.lowerCase ?? false,
       guidedBelowOne: parts.guidedBelowOne ?? false,
       latentChannels,
       extraChannels: unet.inChannels - latentChannels,
       aestheticScores: folder.requiresAestheticsScore,
       consistency: folder.className === 'LatentConsistencyModelPipeline',
       timeCondWidth: unet.timeCondWidth,
-      tokenizers: [this.tokenizer, ...(this.tokenizer2 ? [this.tokenizer2] : [])],
+      tokenizers: this.tokenizers,
       // SDXL's second encoder reads prompt2, also where it is the only one.
       promptOf: xl ? (folder.textEncoder ? [0, 1] : [1]) : [0],
       zerosForEmpty: xl && folder.forceZerosForEmptyPrompt

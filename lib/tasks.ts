@@ -3,12 +3,16 @@ import { unsupported, type DiffusionError } from './errors.js'
 import type { ModelFolder } from './models/folder.js'
 import { isSdxl, partsOf } from './models/pipeline-classes.js'
 
-export const tasks = ['txt2img', 'img2img', 'inpaint', 'edit'] as const
+export const tasks = ['txt2img', 'img2img', 'inpaint', 'edit', 'superResolution'] as const
 export type Task = (typeof tasks)[number]
 
 /** Channels of what the loop works on: of the latents, or of pictures where there is no autoencoder. */
-export const paintedChannels = ({ vae, unet }: ModelFolder): number =>
-  vae ? vae.config.latentChannels : unet.config.inChannels
+export const paintedChannels = ({ vae, unet, className }: ModelFolder): number => {
+  if (vae) return vae.config.latentChannels
+  // A super-resolution UNet sees the small picture, enlarged, beside the one that it paints.
+  const upscales = partsOf(className).tasks?.includes('superResolution') ?? false
+  return upscales ? Math.floor(unet.config.inChannels / 2) : unet.config.inChannels
+}
 
 /**
  * With L latent channels, a UNet of L input channels paints and repaints, one of 2L + 1 (latents, mask, masked picture)
@@ -17,9 +21,14 @@ export const paintedChannels = ({ vae, unet }: ModelFolder): number =>
 export const tasksOf = (folder: ModelFolder): readonly Task[] => {
   const { inChannels, outChannels } = folder.unet.config
   const latentChannels = paintedChannels(folder)
-  if (outChannels !== latentChannels) return []
   const only = partsOf(folder.className).tasks
-  if (only) return inChannels === latentChannels ? only : []
+  if (only) {
+    const expected = only.includes('superResolution') ? 2 * latentChannels : latentChannels
+    // Twice the channels: the variance, too, is predicted.
+    const variance = folder.vae === null && outChannels === 2 * latentChannels
+    return inChannels === expected && (outChannels === latentChannels || variance) ? only : []
+  }
+  if (outChannels !== latentChannels) return []
   switch (inChannels) {
     case latentChannels:
       return folder.requiresAestheticsScore ? ['img2img', 'inpaint'] : ['txt2img', 'img2img', 'inpaint']

@@ -140,11 +140,14 @@ export interface PipelineTraits {
   readonly factor: number
   /** guidanceScale where none is given and the task has no default of its own. */
   readonly defaultGuidanceScale: number
+  readonly defaultSteps: number
+  /** Prompts are read in lower case, without white space around them. */
+  readonly lowerCase: boolean
 }
 
 /** How a task's options differ from txt2img's. */
 export interface TaskTraits {
-  readonly name: 'txt2img' | 'img2img' | 'inpaint' | 'edit'
+  readonly name: 'txt2img' | 'img2img' | 'inpaint' | 'edit' | 'superResolution'
   /** Names of options that txt2img has not, checked elsewhere, and of txt2img's that the task has not. */
   readonly extra?: readonly string[]
   readonly without?: readonly string[]
@@ -249,7 +252,7 @@ export const resolveOptions = (
       o.negativePrompt2 === undefined ? negativePrompts : texts('negativePrompt2', o.negativePrompt2, prompts.length),
     width: size('width', o.width ?? traits.defaultSize.width, multiple),
     height: size('height', o.height ?? traits.defaultSize.height, multiple),
-    steps: list ? list.length : integerIn('steps', o.steps ?? task.steps ?? 50, 1, 1000),
+    steps: list ? list.length : integerIn('steps', o.steps ?? task.steps ?? traits.defaultSteps, 1, 1000),
     guidanceScale: finite('guidanceScale', o.guidanceScale ?? task.guidanceScale ?? traits.defaultGuidanceScale),
     guidanceRescale: finite('guidanceRescale', o.guidanceRescale ?? 0, 0, 1),
     count,

@@ -51,11 +51,15 @@ export interface Txt2ImgModels extends PictureTraits, TextTraits, PlanTraits {
 
 const plainSeed = (seed: bigint): number | bigint => (seed <= Number.MAX_SAFE_INTEGER ? Number(seed) : seed)
 
-/** @param picture what to begin with; none for text to image */
+/**
+ * @param picture what to begin with; none for text to image
+ * @param upscale the small picture of super-resolution
+ */
 export const generate = async (
   o: ResolvedOptions,
   models: Txt2ImgModels,
-  picture?: ResolvedPicture
+  picture?: ResolvedPicture,
+  upscale?: NativeGenerateJob['upscale']
 ): Promise<GenerationResult> => {
   const started = performance.now()
   const warnings: string[] = []
@@ -88,6 +92,7 @@ export const generate = async (
     rng: o.rng,
     latents: o.latents?.data,
     picture: input,
+    upscale,
     decode: o.outputType === 'image',
     stepLatents: o.stepLatents,
     previewEvery: o.previewEvery

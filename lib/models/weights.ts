@@ -45,6 +45,7 @@ export type ComponentKind = TextEncoderKind | 'unet' | 'vae'
 const baseNames: Record<ComponentKind, string> = {
   'clip-text': 'model', // transformers
   'ldm-bert': 'model',
+  t5: 'model',
   unet: 'diffusion_pytorch_model',
   vae: 'diffusion_pytorch_model'
 }
@@ -62,6 +63,7 @@ export const canonicalName = (kind: ComponentKind, stored: string): string | und
       /(\.attentions\.\d+\.)(query|key|value|proj_attn)(\.(?:weight|bias))$/,
       (_, module: string, old: string, field: string) => module + oldVaeAttention[old]! + field
     )
+  if (kind === 't5' && stored === 'encoder.embed_tokens.weight') return 'shared.weight' // the same table, twice
   if (kind !== 'clip-text') return stored
   if (stored.endsWith('position_ids')) return undefined
   if (/^(text_model|text_projection)\./.test(stored)) return stored
