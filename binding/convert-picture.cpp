@@ -49,6 +49,21 @@ PictureInput pictureInput(const Napi::Object& o) {
   in.start = choice<PictureStart>(
       o, "start",
       {{"noised", PictureStart::Noised}, {"noise", PictureStart::PureNoise}, {"clean", PictureStart::Clean}});
+  in.resize = choice<ResizeMode>(
+      o, "resizeMode",
+      {{"default", ResizeMode::Stretch}, {"fill", ResizeMode::Fill}, {"crop", ResizeMode::Crop}});
+  if (has(o, "repaint")) {
+    const Napi::Object r = object(o, "repaint");
+    in.repaint.invert = boolean(r, "invert");
+    in.repaint.blur = number(r, "blur");
+    if (has(r, "region")) in.repaint.region = integer(r, "region");
+    in.repaint.overlay = boolean(r, "overlay");
+    in.repaint.content = choice<MaskedContent>(r, "content",
+                                               {{"original", MaskedContent::Original},
+                                                {"fill", MaskedContent::Fill},
+                                                {"latentNoise", MaskedContent::LatentNoise},
+                                                {"latentNothing", MaskedContent::LatentNothing}});
+  }
   in.alpha = number(o, "alpha");
   in.sigma = number(o, "sigma");
   return in;

@@ -299,6 +299,17 @@ GenerateJob generateJob(const Napi::Object& o) {
         UpscaleInput{std::move(low.data), low.shape[2],       low.shape[3],
                      number(u, "alpha"),  number(u, "sigma"), static_cast<float>(number(u, "noiseLevel"))};
   }
+  if (has(o, "variation")) {
+    const Napi::Object v = object(o, "variation");
+    job.variation = {job.seeds,
+                     seeds(v, "subseeds"),
+                     number(v, "strength"),
+                     integer(v, "fromHeight"),
+                     integer(v, "fromWidth"),
+                     job.noise};
+  }
+  job.tileX = boolean(o, "tileX");
+  job.tileY = boolean(o, "tileY");
   job.decode = boolean(o, "decode");
   job.stepLatents = boolean(o, "stepLatents");
   job.previewEvery = static_cast<int>(integer(o, "previewEvery"));

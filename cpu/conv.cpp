@@ -60,6 +60,7 @@ void CpuBackend::conv2d(const ConvArgs& a) {
   in.outH = a.y.shape[1], in.outW = a.y.shape[2];
   in.kernelH = a.kernelH, in.kernelW = a.kernelW, in.stride = a.stride;
   in.padTop = a.padTop, in.padLeft = a.padLeft;
+  in.wrapY = a.wrapY, in.wrapX = a.wrapX;
   const int64_t channels = in.source[0].channels + in.source[1].channels;
   expect(weight.panels > 0 && weight.kind != WeightKind::Geglu &&
              weight.k == channels * a.kernelH * a.kernelW && weight.n == a.y.shape.last(),

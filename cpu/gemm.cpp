@@ -79,7 +79,13 @@ void findCorners(const GemmInput& in, int64_t m0, int64_t count, Corner* corners
   }
 }
 
-/// Where `run` begins in each of the rows; outside the image it reads zeros.
+/// A coordinate beyond [0, size) from the other side.
+uint64_t wrapped(uint64_t coordinate, uint64_t size) {
+  const int64_t rest = static_cast<int64_t>(coordinate) % static_cast<int64_t>(size);
+  return rest < 0 ? rest + size : rest;
+}
+
+/// Where `run` begins in each of the rows; outside the image it reads zeros, or the other side.
 void findRows(const GemmInput& in, const Run& run, int64_t m0, int64_t count, const Corner* corners,
               const float* zeros, const float** rows) {
   const GemmInput::Source& source = in.source[run.source];
@@ -91,8 +97,9 @@ void findRows(const GemmInput& in, const Run& run, int64_t m0, int64_t count, co
   const uint64_t height = in.mapY.size(), width = in.mapX.size();
   for (int64_t i = 0; i < count; i++) {
     // A negative coordinate is a huge unsigned one.
-    const uint64_t y = static_cast<int64_t>(corners[i].y) + run.ky,
-                   x = static_cast<int64_t>(corners[i].x) + run.kx;
+    uint64_t y = static_cast<int64_t>(corners[i].y) + run.ky, x = static_cast<int64_t>(corners[i].x) + run.kx;
+    if (in.wrapY) y = wrapped(y, height);
+    if (in.wrapX) x = wrapped(x, width);
     const bool inside = y < height && x < width;
     rows[i] = inside ? data + (corners[i].image + in.mapY[y] * in.width + in.mapX[x]) * source.stride : zeros;
   }

@@ -30,7 +30,8 @@ struct GemmInput {
   int64_t height = 0, width = 0;  // of the sources
   int64_t outH = 0, outW = 0;
   int kernelH = 1, kernelW = 1, stride = 1, padTop = 0, padLeft = 0;
-  std::vector<int32_t> mapY, mapX;  // resized coordinate → source coordinate
+  std::vector<int32_t> mapY, mapX;    // resized coordinate → source coordinate
+  bool wrapY = false, wrapX = false;  // beyond an edge comes the opposite one, instead of zeros
 };
 
 /// What happens to a finished element, and where it goes. See GemmEpilogue.

@@ -59,8 +59,8 @@ struct LinearArgs {
 
 /// y[B, Ho, Wo, N] = act(conv([x | skip]) + bias + channelAdd) (+ residual), NHWC.
 /// The input that the kernel slides over is x and skip concatenated along channels, resized by nearest
-/// neighbour (source = floor(i · in / out), as torch) to inputH × inputW, zero outside. Neither is
-/// materialised.
+/// neighbour (source = floor(i · in / out), as torch) to inputH × inputW; outside it is zero, or goes round
+/// to the other side. Neither is materialised.
 struct ConvArgs {
   const Weight* weight;  // Conv [N, C1 + C2, kh, kw] (1×1 may also be a Linear weight)
   const Weight* bias = nullptr;
@@ -73,6 +73,7 @@ struct ConvArgs {
   Activation activation = Activation::None;
   const Tensor* residual = nullptr;  // like y; may be y itself
   Tensor y;
+  bool wrapX = false, wrapY = false;  // beyond an edge comes the opposite one (torch's circular padding)
 };
 
 /// y = act(γ (x − μ_g) / sqrt(σ²_g + ε) + β), statistics per image and group over [x | skip] (biased

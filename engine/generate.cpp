@@ -114,6 +114,7 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
                         const std::function<void(GenerateEvent&&)>& onStep) {
   const UNet& unet = *models.unet;
   Arena::Scope scope(context.arena);
+  context.tileX = job.tileX, context.tileY = job.tileY;
   GenerateResult result;
   Stopwatch watch;
 
@@ -139,8 +140,8 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
   Tensor extra;  // [branches·B, h, w, E]
   if (job.picture) {
     expect(models.vae != nullptr, "an autoencoder for the task's pictures");
-    const PictureTarget target{batch,        job.latentHeight, job.latentWidth,
-                               job.branches, extraChannels,    job.latents};
+    const PictureTarget target{batch,         job.latentHeight, job.latentWidth, job.branches,
+                               extraChannels, job.latents,      &job.variation};
     picture = preparePicture(context, *models.vae, models.scaling, *job.picture, target, noise);
     result.timings.encode = watch.lap();
   }
@@ -162,7 +163,12 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
   options.width = job.latentWidth;
   options.branches = job.branches;
   options.guidanceRescale = job.guidanceRescale;
-  options.initial = job.picture || job.upscale ? picture.noise : job.latents;
+  std::vector<float> varied;
+  if (!job.picture && !job.upscale && job.latents.empty() && !job.variation.none()) {
+    varied.resize(static_cast<size_t>(result.latentShape.count()));
+    drawVaried(noise, job.variation, result.latentShape, varied.data());
+  }
+  options.initial = job.picture || job.upscale ? picture.noise : varied.empty() ? job.latents : varied;
   options.start = picture.start;
   options.original = picture.original;
   options.mask = picture.mask;
@@ -204,6 +210,8 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
     result.height = job.latentHeight * factor;
     result.width = job.latentWidth * factor;
     result.pixels = decodePixels(context, models, result.latents, result.latentShape);
+    if (!picture.overlays.empty())
+      result.pixels = overlaidAll(picture.overlays, result.pixels, result.width, result.height);
     result.timings.decode = watch.lap();
   }
   return result;

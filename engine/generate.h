@@ -39,6 +39,8 @@ struct GenerateJob {
   std::vector<float> latents;           // [B, C, h, w] before scaling by initNoiseSigma; empty: drawn
   std::optional<PictureInput> picture;  // img2img, inpainting, editing
   std::optional<UpscaleInput> upscale;  // super-resolution
+  Variation variation;                  // of the initial noise
+  bool tileX = false, tileY = false;    // every convolution of UNet and autoencoder goes round
   bool decode = true;                   // else only latents come back
   bool stepLatents = false;             // events carry latents, predicted noise and predicted original
   int previewEvery = 0;                 // decode the predicted original every so many steps; 0: never

@@ -112,9 +112,12 @@ Tensor conv2d(Context& context, const Tensor& x, const Conv2d& w, const ConvOpti
               label(context, "conv2d %dx%d s%d %lld->%lld @ %lldx%lldx%lld%s", w.kernel, w.kernel, w.stride,
                     ll(channels), ll(weight.n), ll(batch), ll(outH), ll(outW), options.resizeH ? " up" : ""),
               2.0 * double(batch * outH * outW) * double(weight.n) * double(weight.k));
+  // The VAE encoder pads before its convolution, with zeros also where the others go round.
+  const bool round = !options.padBottomRightOnly;
   context.backend.conv2d({&weight, w.bias.get(), x, options.skip, w.kernel, w.kernel, w.stride, padBefore,
                           padBefore, height, width, options.channelAdd ? &channelAdd : nullptr,
-                          options.activation, options.residual, y});
+                          options.activation, options.residual, y, round && context.tileX,
+                          round && context.tileY});
   return y;
 }
 

@@ -27,6 +27,8 @@ struct Context {
   Arena& arena;
   const std::atomic<bool>* abort = nullptr;
   Profile* profile = nullptr;
+  /// Convolutions see pictures that repeat to the left and right, above and below: for seamless tiles.
+  bool tileX = false, tileY = false;
 
   /// Throws Error(Aborted) when the caller has asked for an end.
   void checkAbort() const {

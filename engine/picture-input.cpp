@@ -61,8 +61,17 @@ class Preparation {
       : context_(context), vae_(vae), scaling_(scaling), in_(in), target_(target), noise_(noise) {
     plane_ = static_cast<size_t>(target.height * target.width);
     each_ = plane_ * static_cast<size_t>(vae.config().latentChannels);
-    for (const Picture& p : in.pictures) pictures_.push_back(normalized(resizeLanczos(p, width(), height())));
-    for (const Picture& m : in.masks) masks_.push_back(binary(resizeLanczos(m, width(), height())));
+    std::vector<Picture> pictures = in.pictures, masks = in.masks;
+    if (in.task == PictureTask::Inpaint)
+      overlays_ = prepareRepaint(in.repaint, pictures, masks, width(), height());
+    const ResizeMode mode = in.repaint.region ? ResizeMode::Fill : in.resize;
+    for (Picture& p : pictures) p = resizePicture(p, width(), height(), mode);
+    for (Picture& m : masks) m = resizePicture(m, width(), height(), mode);
+    for (const Picture& p : pictures) pictures_.push_back(normalized(p));
+    for (const Picture& m : masks) masks_.push_back(binary(m));
+    if (in.repaint.content == MaskedContent::Original) return;
+    for (size_t i = 0; i < std::max(pictures.size(), masks.size()); i++)
+      filled_.push_back(normalized(filledUnderMask(pictures[i % pictures.size()], masks[i % masks.size()])));
   }
 
   PreparedPicture img2img() {
@@ -80,25 +89,27 @@ class Preparation {
 
   PreparedPicture inpaint() {
     PreparedPicture out;
+    out.overlays = std::move(overlays_);
     const bool sees = target_.extraChannels > 0;
-    std::vector<float> clean;
-    if (!sees || in_.start == PictureStart::Clean ||
-        (in_.start == PictureStart::Noised && target_.latents.empty()))
-      clean = tiled(sampled(encodedAll(pictures_), static_cast<int64_t>(pictures_.size())), each_);
-    if (in_.start == PictureStart::Clean) {
-      out.noise = drawn();
-      out.start = clean;
-    } else if (!target_.latents.empty() || in_.start == PictureStart::PureNoise) {
-      out.noise = target_.latents.empty() ? drawn() : given();
-    } else {
-      startFrom(out, clean);
-    }
     std::vector<float> mask;
     for (const std::vector<float>& m : masks_) {
       const std::vector<float> small = shrunk(m);
       mask.insert(mask.end(), small.begin(), small.end());
     }
     mask = tiled(mask, plane_);
+    const std::vector<std::vector<float>>& begun = filled_.empty() ? pictures_ : filled_;
+    std::vector<float> clean;
+    if (!sees || in_.start == PictureStart::Clean ||
+        (in_.start == PictureStart::Noised && target_.latents.empty()))
+      clean = tiled(sampled(encodedAll(begun), static_cast<int64_t>(begun.size())), each_);
+    if (in_.start == PictureStart::Clean) {
+      out.noise = drawn();
+      out.start = clean;
+    } else if (!target_.latents.empty() || in_.start == PictureStart::PureNoise) {
+      out.noise = target_.latents.empty() ? drawn() : given();
+    } else {
+      startFrom(out, clean, mask);
+    }
 
     // The picture without what is repainted is sampled, too, after the noise; 4 channels only draw for it.
     const size_t count = std::max(pictures_.size(), masks_.size());
@@ -155,7 +166,11 @@ class Preparation {
   }
   std::vector<float> drawn() {
     std::vector<float> out(batch() * each_);
-    noise_.draw(out.data(), target_.batch, static_cast<int64_t>(each_));
+    if (target_.variation)
+      drawVaried(noise_, *target_.variation,
+                 {target_.batch, vae_.config().latentChannels, target_.height, target_.width}, out.data());
+    else
+      noise_.draw(out.data(), target_.batch, static_cast<int64_t>(each_));
     return out;
   }
   std::vector<float> given() const { return {target_.latents.begin(), target_.latents.end()}; }
@@ -178,13 +193,19 @@ class Preparation {
     return out;
   }
 
-  void startFrom(PreparedPicture& out, const std::vector<float>& clean) {
+  /// `mask` [B, 1, h, w] where the masked content is not the picture's.
+  void startFrom(PreparedPicture& out, std::vector<float> clean, const std::vector<float>& mask = {}) {
     if (in_.start == PictureStart::Clean) {
       out.start = clean;
       out.noise.resize(clean.size());  // no scheduler reads it where nothing was noised
       return;
     }
     out.noise = drawn();
+    const MaskedContent content = in_.repaint.content;
+    if (content == MaskedContent::LatentNoise || content == MaskedContent::LatentNothing)
+      for (size_t i = 0; i < clean.size(); i++)
+        if (mask[i / each_ * plane_ + i % plane_] > 0)
+          clean[i] = content == MaskedContent::LatentNoise ? out.noise[i] : 0;
     out.start.resize(clean.size());
     for (size_t i = 0; i < clean.size(); i++)
       out.start[i] = static_cast<float>(in_.alpha * clean[i] + in_.sigma * out.noise[i]);
@@ -216,6 +237,8 @@ class Preparation {
   BatchNoise& noise_;
   size_t plane_, each_;  // values of a latent channel, and of an image's latents
   std::vector<std::vector<float>> pictures_, masks_;
+  std::vector<std::vector<float>> filled_;  // what the latents are of, where that is not the pictures
+  std::vector<Overlay> overlays_;
 };
 
 void check(const PictureInput& in, const PictureTarget& t, const Vae& vae) {

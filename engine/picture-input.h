@@ -7,7 +7,9 @@
 
 #include "engine/denoise.h"
 #include "engine/models/vae.h"
+#include "engine/repaint.h"
 #include "engine/resize.h"
+#include "engine/variation.h"
 
 namespace nd {
 
@@ -27,6 +29,8 @@ struct PictureInput {
   std::vector<float> latents;     // Img2Img: [n, C, h, w] instead of pictures
   PictureStart start = PictureStart::Noised;
   double alpha = 1, sigma = 0;  // of the first row's level
+  ResizeMode resize = ResizeMode::Stretch;
+  RepaintOptions repaint;  // Inpaint
 };
 
 /// What the loop and the UNet get of a picture. Host, float32.
@@ -36,13 +40,15 @@ struct PreparedPicture {
   std::vector<float> original;  // [B, C, h, w]; empty where the UNet sees the picture itself
   std::vector<float> mask;      // [B, 1, h, w]; the same
   std::vector<float> extra;     // [branches·B, E, h, w]: the UNet's channels after the latents; may be empty
+  std::vector<Overlay> overlays;  // image b takes number b mod n; may be empty
 };
 
 struct PictureTarget {
   int64_t batch = 1, height = 0, width = 0;  // of the latents
   int branches = 1;
-  int64_t extraChannels = 0;       // the UNet's input channels beyond the latents'
-  std::span<const float> latents;  // given noise [B, C, h, w]; empty: drawn
+  int64_t extraChannels = 0;             // the UNet's input channels beyond the latents'
+  std::span<const float> latents;        // given noise [B, C, h, w]; empty: drawn
+  const Variation* variation = nullptr;  // of the drawn noise
 };
 
 /// The autoencoder's moments of pictures resized to its latents' size times its factor: mean, then log

@@ -17,4 +17,12 @@ struct Picture {
 /// copy.
 Picture resizeLanczos(const Picture& x, int64_t width, int64_t height);
 
+/// How a picture of other proportions becomes width × height: diffusers' resize_mode.
+enum class ResizeMode : uint8_t {
+  Stretch,  // 'default': its proportions change
+  Crop,     // 'crop': covers, and is cut evenly on both sides
+  Fill      // 'fill': fits in, and its edge goes on into what is left on both sides
+};
+Picture resizePicture(const Picture& x, int64_t width, int64_t height, ResizeMode mode);
+
 }  // namespace nd

@@ -46,13 +46,30 @@ export interface NativeGenerateJob {
         start: 'noised' | 'noise' | 'clean'
         alpha: number
         sigma: number
+        /** engine/resize.h ResizeMode. */
+        resizeMode: 'default' | 'crop' | 'fill'
+        /** Inpainting: engine/repaint.h RepaintOptions. */
+        repaint?: NativeRepaint | undefined
       }
     | undefined
   /** engine/upscale-input.h UpscaleInput. */
   upscale?: { low: Tensor; alpha: number; sigma: number; noiseLevel: number } | undefined
+  /** engine/variation.h Variation. */
+  variation?: { subseeds: bigint[]; strength: number; fromHeight: number; fromWidth: number } | undefined
+  tileX: boolean
+  tileY: boolean
   decode: boolean
   stepLatents: boolean
   previewEvery: number
+}
+
+/** engine/repaint.h RepaintOptions. */
+export interface NativeRepaint {
+  invert: boolean
+  blur: number
+  region?: number | undefined
+  overlay: boolean
+  content: 'original' | 'fill' | 'latentNoise' | 'latentNothing'
 }
 
 /** RGB, rows from the top. */

@@ -3,10 +3,23 @@ import { invalidArgument } from './errors.js'
 import { loadImage, type ImageInput, type LoadedImage } from './image.js'
 import { checkTensor, type Tensor } from './tensor.js'
 import { resolveOptions, type PipelineTraits, type ResolvedOptions, type Txt2ImgOptions } from './txt2img-options.js'
-import { finite } from './validate.js'
+import { repaintNames, resolveRepaint, type RepaintOptions, type ResolvedRepaint } from './repaint-options.js'
+import { finite, oneOf } from './validate.js'
 
 /** One picture for all, or a number of them that divides the batch: image k takes number k mod n. */
 export type PictureInput = ImageInput | readonly ImageInput[]
+
+interface ResizeOptions {
+  /**
+   * How a picture of other proportions than width × height is resized, as in diffusers: 'default' stretches it, 'crop'
+   * cuts what is too much, 'fill' goes on with the edge's colours.
+   */
+  resizeMode?: ResizeMode
+}
+export type ResizeMode = 'default' | 'crop' | 'fill'
+const resizeModes: readonly ResizeMode[] = ['default', 'crop', 'fill']
+const resizeModeOf = ({ resizeMode = 'default' }: ResizeOptions): ResizeMode =>
+  oneOf('resizeMode', resizeMode, resizeModes)
 
 interface SdxlPictureOptions {
   /** SDXL: another model has done this share of the process (between 0 and 1); `image` is its result. Replaces `strength`. */
@@ -20,7 +33,7 @@ interface SdxlPictureOptions {
  * diffusers' StableDiffusionImg2ImgPipeline and StableDiffusionXLImg2ImgPipeline (SDEdit, Meng et al. 2021). `width` and
  * `height` default to the picture's own, rounded down to whole latents.
  */
-export interface Img2ImgOptions extends Omit<Txt2ImgOptions, 'latents'>, SdxlPictureOptions {
+export interface Img2ImgOptions extends Omit<Txt2ImgOptions, 'latents' | 'hires'>, SdxlPictureOptions, ResizeOptions {
   /** Where to begin: pictures, or latents [images, channels, h, w] as a result has them. */
   image: PictureInput | Tensor
   /**
@@ -31,7 +44,8 @@ export interface Img2ImgOptions extends Omit<Txt2ImgOptions, 'latents'>, SdxlPic
 }
 
 /** diffusers' StableDiffusionInpaintPipeline and StableDiffusionXLInpaintPipeline. Sizes default to the model's. */
-export interface InpaintOptions extends Txt2ImgOptions, SdxlPictureOptions {
+export interface InpaintOptions
+  extends Omit<Txt2ImgOptions, 'hires'>, SdxlPictureOptions, ResizeOptions, RepaintOptions {
   image: PictureInput
   /** White (≥ 50 % luminance) is painted anew, black is kept; of any size. */
   mask: PictureInput
@@ -40,7 +54,7 @@ export interface InpaintOptions extends Txt2ImgOptions, SdxlPictureOptions {
 }
 
 /** diffusers' StableDiffusionInstructPix2PixPipeline (Brooks et al. 2023): the prompt says what to change. Default 100 steps. */
-export interface EditOptions extends Omit<Txt2ImgOptions, 'guidanceRescale'> {
+export interface EditOptions extends Omit<Txt2ImgOptions, 'guidanceRescale' | 'hires'>, ResizeOptions {
   image: PictureInput
   /** How strongly to keep to the picture, from 1; below, and with guidanceScale ≤ 1, there is no guidance. Default 1.5. */
   imageGuidanceScale?: number
@@ -60,6 +74,8 @@ export interface ResolvedPicture {
   readonly imageGuidanceScale: number
   /** Aesthetic scores of the prompt and of the negative prompt, where the model is conditioned on them. */
   readonly scores: readonly [number, number] | undefined
+  readonly resizeMode: ResizeMode
+  readonly repaint: ResolvedRepaint | undefined
 }
 
 export interface PictureTraits extends PipelineTraits {
@@ -136,7 +152,12 @@ export const resolveImg2Img = async (o: Img2ImgOptions, traits: PictureTraits): 
   const options = resolveOptions(
     o,
     { ...traits, defaultSize: size },
-    { name: 'img2img', extra: ['image', 'strength', ...sdxlNames], without: ['latents'], sizeMultiple: traits.factor }
+    {
+      name: 'img2img',
+      extra: ['image', 'strength', 'resizeMode', ...sdxlNames],
+      without: ['latents', 'hires'],
+      sizeMultiple: traits.factor
+    }
   )
   if (latents && (options.width !== size.width || options.height !== size.height))
     throw invalidArgument(
@@ -147,7 +168,17 @@ export const resolveImg2Img = async (o: Img2ImgOptions, traits: PictureTraits): 
   checkCount('image', latents ? latents.shape[0]! : pictures.length, options.batch)
   return {
     options,
-    picture: { task: 'img2img', pictures, masks: [], latents, strength, imageGuidanceScale: 1, ...sdxlPart(o, traits) }
+    picture: {
+      task: 'img2img',
+      pictures,
+      masks: [],
+      latents,
+      strength,
+      imageGuidanceScale: 1,
+      resizeMode: resizeModeOf(o),
+      repaint: undefined,
+      ...sdxlPart(o, traits)
+    }
   }
 }
 
@@ -156,7 +187,8 @@ export const resolveInpaint = async (o: InpaintOptions, traits: PictureTraits): 
   const strength = finite('strength', o.strength ?? (traits.xl ? 0.9999 : 1), 0, 1)
   const options = resolveOptions(o, traits, {
     name: 'inpaint',
-    extra: ['image', 'mask', 'strength', ...sdxlNames],
+    extra: ['image', 'mask', 'strength', 'resizeMode', ...repaintNames, ...sdxlNames],
+    without: ['hires'],
     guidanceScale: 7.5
   })
   if (isTensor(o.image)) throw invalidArgument('image', 'a picture (latents are for img2img)', o.image)
@@ -165,6 +197,10 @@ export const resolveInpaint = async (o: InpaintOptions, traits: PictureTraits): 
   checkCount('mask', masks.length, options.batch)
   if (pictures.length > 1 && masks.length > 1 && pictures.length !== masks.length)
     throw invalidArgument('mask', `one mask or one per picture (${pictures.length})`, masks.length)
+  const repaint = resolveRepaint(o)
+  const first = pictures[0]!
+  if (repaint.region !== undefined && pictures.some((p) => p.width !== first.width || p.height !== first.height))
+    throw invalidArgument('image', 'pictures of one size where paddingMaskCrop is given', pictures.length)
   return {
     options,
     picture: {
@@ -174,6 +210,8 @@ export const resolveInpaint = async (o: InpaintOptions, traits: PictureTraits): 
       latents: undefined,
       strength,
       imageGuidanceScale: 1,
+      resizeMode: resizeModeOf(o),
+      repaint,
       ...sdxlPart(o, traits)
     }
   }
@@ -188,8 +226,8 @@ export const resolveEdit = async (o: EditOptions, traits: PictureTraits): Promis
     { ...traits, defaultSize: sizeOf(pictures[0]!, traits.factor) },
     {
       name: 'edit',
-      extra: ['image', 'imageGuidanceScale'],
-      without: ['guidanceRescale'],
+      extra: ['image', 'imageGuidanceScale', 'resizeMode'],
+      without: ['guidanceRescale', 'hires'],
       steps: 100,
       sizeMultiple: traits.factor
     }
@@ -205,7 +243,9 @@ export const resolveEdit = async (o: EditOptions, traits: PictureTraits): Promis
       strength: 1,
       denoisingStart: undefined,
       imageGuidanceScale: finite('imageGuidanceScale', o.imageGuidanceScale ?? 1.5, 0),
-      scores: undefined
+      scores: undefined,
+      resizeMode: resizeModeOf(o),
+      repaint: undefined
     }
   }
 }

@@ -3,6 +3,7 @@ import { native, translating, translatingSync, type NativeSession } from './bind
 import { disposedError, TextEncoder, UNet, Vae } from './components.js'
 import { DiffusionError, invalidArgument, unsupported } from './errors.js'
 import { addNoise, type AddNoiseOptions, type AddNoiseResult } from './forward-diffusion.js'
+import { paintTwice } from './hires.js'
 import type { Component, ModelFolder, TextComponent } from './models/folder.js'
 import { readModel } from './models/model.js'
 import { isSdxl, partsOf } from './models/pipeline-classes.js'
@@ -10,6 +11,7 @@ import type { CheckpointReader } from './models/single-file/checkpoint.js'
 import { loadTokenizer } from './models/tokenizer-source.js'
 import { vaeFactor } from './models/vae.js'
 import type { ComponentWeights } from './models/weights.js'
+import { outpaintOptions, type OutpaintOptions } from './outpaint.js'
 import { createScheduler, Scheduler } from './schedulers/index.js'
 import {
   resolveEdit,
@@ -215,7 +217,10 @@ export class Pipeline {
   /** Text to image. @throws DiffusionError; signal.reason when aborted; what onStep throws */
   async txt2img(options: Txt2ImgOptions): Promise<GenerationResult> {
     const models = this.modelsFor('txt2img', options)
-    return generate(resolveOptions(options, models), models)
+    const o = resolveOptions(options, models)
+    if (o.hires && !this.autoencoder)
+      throw unsupported('hires is for models with an autoencoder; a cascade has superResolution for it')
+    return o.hires ? paintTwice(o, o.hires, models) : generate(o, models)
   }
 
   /** A picture painted anew, as far as `strength` says. @throws as txt2img */
@@ -232,6 +237,12 @@ export class Pipeline {
     const call = await resolveInpaint(options, models)
     this.session() // disposed of meanwhile?
     return generate(call.options, models, call.picture)
+  }
+
+  /** A picture carried on beyond its edges. @throws as txt2img */
+  async outpaint(options: OutpaintOptions): Promise<GenerationResult> {
+    const models = this.modelsFor('inpaint', options)
+    return this.inpaint(await outpaintOptions(options, Math.max(8, models.factor)))
   }
 
   /** A picture changed as the prompt tells to (InstructPix2Pix models). @throws as txt2img */

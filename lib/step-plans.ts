@@ -74,6 +74,7 @@ export const compile = (
   const pure = picture.task === 'edit' || (picture.task === 'inpaint' && picture.strength === 1)
   const start = clean ? 'clean' : pure ? 'noise' : 'noised'
   const [alpha, sigma] = start === 'noised' ? scheduler.startLevel : [1, 0]
-  const { task, pictures, masks, latents } = picture
-  return { plan, branches, picture: { task, pictures, masks, latents: latents?.data, start, alpha, sigma } }
+  const { task, pictures, masks, latents, resizeMode, repaint } = picture
+  const input = { task, pictures, masks, latents: latents?.data, start, alpha, sigma, resizeMode, repaint } as const
+  return { plan, branches, picture: input }
 }

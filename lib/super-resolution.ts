@@ -7,11 +7,12 @@ import { Scheduler } from './schedulers/index.js'
 import { checkTensor, type Tensor } from './tensor.js'
 import { resolveOptions, type PipelineTraits, type ResolvedOptions, type Txt2ImgOptions } from './txt2img-options.js'
 import { integerIn } from './validate.js'
+import { variationNames, type VariationOptions } from './variation.js'
 
 /**
  * diffusers' IFSuperResolutionPipeline: a small picture is painted anew at the model's size. Sizes default to the model's.
  */
-export interface SuperResolutionOptions extends Txt2ImgOptions {
+export interface SuperResolutionOptions extends Omit<Txt2ImgOptions, 'hires' | keyof VariationOptions> {
   /** One for all, or one per prompt: pictures of one size, or a tensor [n, 3, h, w] in −1..1 such as a first stage's `latents`. */
   image: PictureInput | Tensor
   /** How much noise the enlarged picture gets, as a timestep: 0..999; default 250. */
@@ -50,7 +51,11 @@ export const resolveSuperResolution = async (
   noising: Scheduler
 ): Promise<ResolvedSuperResolution> => {
   if (typeof o !== 'object' || o === null) throw invalidArgument('options', 'an object', o)
-  const options = resolveOptions(o, traits, { name: 'superResolution', extra: ['image', 'noiseLevel'] })
+  const options = resolveOptions(o, traits, {
+    name: 'superResolution',
+    extra: ['image', 'noiseLevel'],
+    without: ['hires', ...variationNames]
+  })
   const noiseLevel = integerIn('noiseLevel', o.noiseLevel ?? 250, 0, 999)
   const low = await smallPictures(o.image)
   const count = low.shape[0]!

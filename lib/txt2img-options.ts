@@ -2,11 +2,13 @@
 import { invalidArgument } from './errors.js'
 import type { DiffusionImage } from './image.js'
 import type { Scheduler } from './schedulers/index.js'
+import { resolveHires, type HiresOptions, type ResolvedHires } from './hires-options.js'
 import type { Tensor } from './tensor.js'
+import { resolveVariation, variationNames, type ResolvedVariation, type VariationOptions } from './variation.js'
 import { bool, finite, integerIn, knownKeys, oneOf, pairOfIntegers, seedOf } from './validate.js'
 
 /** diffusers' arguments in camelCase (num_inference_steps is `steps`, num_images_per_prompt is `count`, generator is `seed`). */
-export interface Txt2ImgOptions {
+export interface Txt2ImgOptions extends VariationOptions {
   /** Several prompts make one batch. */
   prompt?: string | readonly string[]
   /** One for all, or one per prompt; default empty. */
@@ -60,6 +62,8 @@ export interface Txt2ImgOptions {
   negativeTargetSize?: readonly [number, number]
   /** SDXL: stop at this share (between 0 and 1) of the denoising, for a refiner to go on. */
   denoisingEnd?: number
+  /** A second pass at a larger size (AUTOMATIC1111's hires fix). */
+  hires?: HiresOptions
   /** 'image' (default), or 'latent': only latents, no decoding. */
   outputType?: 'image' | 'latent'
   /** Ends the call within one UNet evaluation; its promise rejects with signal.reason. */
@@ -128,6 +132,8 @@ const known: readonly (keyof Txt2ImgOptions)[] = [
   'preview',
   'stepLatents',
   'onStep',
+  'hires',
+  ...variationNames,
   ...xlOnly
 ]
 
@@ -159,7 +165,10 @@ export interface TaskTraits {
 }
 
 /** Options with defaults filled in and everything checked that needs no model. */
-export interface ResolvedOptions extends Omit<Txt2ImgOptions, 'prompt' | 'negativePrompt' | 'seed' | 'preview'> {
+export interface ResolvedOptions extends Omit<
+  Txt2ImgOptions,
+  'prompt' | 'negativePrompt' | 'seed' | 'preview' | 'hires' | keyof VariationOptions
+> {
   readonly prompts: readonly string[]
   readonly negativePrompts: readonly string[] | undefined
   readonly prompts2: readonly string[]
@@ -174,13 +183,15 @@ export interface ResolvedOptions extends Omit<Txt2ImgOptions, 'prompt' | 'negati
   readonly batch: number
   readonly seeds: readonly bigint[]
   readonly rng: 'cpu' | 'cuda'
+  readonly variation: ResolvedVariation
+  readonly hires: ResolvedHires | undefined
   readonly promptWeighting: boolean
   readonly outputType: 'image' | 'latent'
   readonly previewEvery: number
   readonly stepLatents: boolean
 }
 
-const texts = (name: string, value: unknown, count?: number): string[] => {
+export const texts = (name: string, value: unknown, count?: number): string[] => {
   const list = Array.isArray(value) ? (value as unknown[]) : [value]
   if (list.length === 0 || !list.every((t) => typeof t === 'string'))
     throw invalidArgument(name, 'a string or an array of strings', value)
@@ -243,6 +254,12 @@ export const resolveOptions = (
   if (o.denoisingEnd !== undefined && !(finite('denoisingEnd', o.denoisingEnd, 0, 1) > 0 && o.denoisingEnd < 1))
     throw invalidArgument('denoisingEnd', 'a number between 0 and 1', o.denoisingEnd)
 
+  const width = size('width', o.width ?? traits.defaultSize.width, multiple)
+  const height = size('height', o.height ?? traits.defaultSize.height, multiple)
+  const steps = list ? list.length : integerIn('steps', o.steps ?? task.steps ?? traits.defaultSteps, 1, 1000)
+  if (o.hires !== undefined && o.denoisingEnd !== undefined)
+    throw invalidArgument('denoisingEnd', 'nothing next to hires', o.denoisingEnd)
+
   return {
     ...o,
     prompts,
@@ -250,14 +267,16 @@ export const resolveOptions = (
     prompts2: o.prompt2 === undefined ? prompts : texts('prompt2', o.prompt2, prompts.length),
     negativePrompts2:
       o.negativePrompt2 === undefined ? negativePrompts : texts('negativePrompt2', o.negativePrompt2, prompts.length),
-    width: size('width', o.width ?? traits.defaultSize.width, multiple),
-    height: size('height', o.height ?? traits.defaultSize.height, multiple),
-    steps: list ? list.length : integerIn('steps', o.steps ?? task.steps ?? traits.defaultSteps, 1, 1000),
+    width,
+    height,
+    steps,
     guidanceScale: finite('guidanceScale', o.guidanceScale ?? task.guidanceScale ?? traits.defaultGuidanceScale),
     guidanceRescale: finite('guidanceRescale', o.guidanceRescale ?? 0, 0, 1),
     count,
     batch,
     seeds,
+    variation: resolveVariation(o, batch, traits.factor, randomSeed),
+    hires: o.hires === undefined ? undefined : resolveHires(o.hires, { width, height, steps }, multiple),
     rng: oneOf('rng', o.rng ?? 'cpu', ['cpu', 'cuda']),
     promptWeighting: bool('promptWeighting', o.promptWeighting ?? false),
     outputType: oneOf('outputType', o.outputType ?? 'image', ['image', 'latent']),

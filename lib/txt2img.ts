@@ -16,7 +16,9 @@ import { createScheduler, type Scheduler } from './schedulers/index.js'
 import type { StepPlan } from './step-plan.js'
 import { compile, type PlanTraits } from './step-plans.js'
 import { checkTensor, type Tensor } from './tensor.js'
+import { repaintFields } from './repaint-options.js'
 import type { ResolvedOptions, StepEvent } from './txt2img-options.js'
+import { nativeVariation, repaintsAlone, variationFields } from './variation.js'
 
 export interface GenerationResult {
   /** prompts × count pictures; empty with outputType 'latent'. */
@@ -93,6 +95,7 @@ export const generate = async (
     latents: o.latents?.data,
     picture: input,
     upscale,
+    ...nativeVariation(o.variation, models.factor),
     decode: o.outputType === 'image',
     stepLatents: o.stepLatents,
     previewEvery: o.previewEvery
@@ -169,19 +172,22 @@ const imageSeeds = (
   const pictures = Math.max(picture?.pictures.length ?? 0, picture?.masks.length ?? 0)
   // Inpainting samples pictures with the first generators only: images beyond them depend on another's.
   if (o.seeds.length === o.batch)
-    return o.seeds.map((seed, i) => (picture?.task === 'inpaint' && i >= pictures ? null : plainSeed(seed)))
+    return o.seeds.map((seed, i) =>
+      (picture?.task === 'inpaint' && i >= pictures) || !repaintsAlone(o.variation, i) ? null : plainSeed(seed)
+    )
   const draws = plan.rows.some((row) => row.draws > 0)
   const first = !draws && !o.latents && pictures <= 1
   return Array.from({ length: o.batch }, (_, i) => (i === 0 && first ? plainSeed(o.seeds[0]!) : null))
 }
 
-const parametersText = (
+export const parametersText = (
   o: ResolvedOptions,
   scheduler: Scheduler,
   models: Txt2ImgModels,
   image: number,
   seed: number | bigint | null,
-  picture: ResolvedPicture | undefined
+  picture: ResolvedPicture | undefined,
+  further: Record<string, string> = {}
 ): string => {
   const prompt = Math.floor(image / o.count)
   const label = scheduler.label
@@ -193,6 +199,7 @@ const parametersText = (
   if (picture && picture.task !== 'edit' && picture.denoisingStart === undefined)
     other['Denoising strength'] = String(picture.strength)
   if (picture?.task === 'edit') other['Image CFG scale'] = String(picture.imageGuidanceScale)
+  Object.assign(other, variationFields(o.variation, image), picture?.repaint && repaintFields(picture.repaint), further)
   if (seed === null) {
     other['Batch size'] = String(o.batch)
     other['Batch pos'] = String(image)

@@ -115,6 +115,7 @@ test('stage 2 takes the states that stage 1 read', async () => {
 
 test('what does not fit is refused', async () => {
   await fails(() => first.superResolution({ prompt, image: small() }), 'ERR_ND_UNSUPPORTED', /superResolution.*txt2img/)
+  await fails(() => first.txt2img({ prompt, hires: { scale: 2, denoisingStrength: 0.5 } } as never), 'ERR_ND_UNSUPPORTED', /hires/)
   await fails(() => second.superResolution({ prompt } as never), 'ERR_ND_INVALID_ARGUMENT', /image/)
   await fails(
     () => second.superResolution({ prompt, image: small(), noiseLevel: 1000 }),

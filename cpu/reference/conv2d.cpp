@@ -1,6 +1,6 @@
 // Convolution (cross-correlation, as torch's): y[b, i, j, n] = act(Σ_{c, r, s} in[b, i·stride + r − padTop,
 // j·stride + s − padLeft, c] W[n, c, r, s] + bias[n] + channelAdd[b, n]) + residual, where `in` is [x | skip]
-// along channels, resized by nearest neighbour, and zero outside.
+// along channels, resized by nearest neighbour, and zero outside or, where it wraps, the other side again.
 #include <algorithm>
 #include <cmath>
 
@@ -16,6 +16,8 @@ static int64_t nearestSource(int64_t i, int64_t in, int64_t out) {
 
 /// One value of the input that the kernel slides over.
 static double inputAt(const ConvArgs& a, int64_t b, int64_t h, int64_t w, int64_t c) {
+  if (a.wrapY) h = (h % a.inputH + a.inputH) % a.inputH;
+  if (a.wrapX) w = (w % a.inputW + a.inputW) % a.inputW;
   if (h < 0 || h >= a.inputH || w < 0 || w >= a.inputW) return 0;
   const int64_t height = a.x.shape[1], width = a.x.shape[2], c1 = a.x.shape[3];
   const int64_t pixel =

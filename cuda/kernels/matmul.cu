@@ -9,6 +9,8 @@
 
 #include <algorithm>
 
+#include "cuda/kernels/matmul-epilogue.h"
+#include "cuda/kernels/matmul-hopper.h"
 #include "cuda/kernels/matmul-loader.h"
 #include "cuda/tile/mma.h"
 
@@ -18,11 +20,6 @@ namespace {
 constexpr int kStages = 4;
 
 constexpr uint32_t pipelineBytes(int rows) { return kStages * rows * kDepth * 2; }
-/// Floats from row to row of the staging area: 8 mod 32 or so, without bank conflicts.
-constexpr int stagingPitch(int columns) {
-  return columns % 32 == 0 ? columns + 8 : columns % 32 == 16 ? columns + 24 : columns;
-}
-
 template <class T, int kTileM, int kTileN, int kWarpM, int kWarpN, bool kWide>
 __global__ void __launch_bounds__(kTileM / kWarpM * (kTileN / kWarpN) * 32)
     matmulKernel(const MatmulParams<T> p) {
@@ -75,45 +72,18 @@ __global__ void __launch_bounds__(kTileM / kWarpM * (kTileN / kWarpN) * 32)
         for (int j = 0; j < kColumnsN; j++) multiply16816<T>(sums[i][j], fragmentA[i], fragmentB[j]);
     }
   }
-  asyncWait<0>();
-  syncThreads();  // the pipeline's memory becomes the staging area
+  syncThreads();  // nobody reads the pipeline's memory any more (what is committed beyond the last tile is
+                  // empty): it stages results
 
-  constexpr int kPitch = stagingPitch(kWarpN);
-  const auto staging = shared<float>(warp * 16 * kPitch * 4, 16 * kPitch);
+  const auto staging = shared<float>(warp * stagingBytes(kWarpN), 16 * stagingPitch(kWarpN));
 #pragma unroll
-  for (int i = 0; i < kRowsM; i++) {
-#pragma unroll
-    for (int j = 0; j < kColumnsN; j++) {
-      const int at = lane / 4 * kPitch + 8 * j + lane % 4 * 2;
-      store8(staging + at, floatToBits(sums[i][j][0]), floatToBits(sums[i][j][1]));
-      store8(staging + (at + 8 * kPitch), floatToBits(sums[i][j][2]), floatToBits(sums[i][j][3]));
-    }
-    syncWarp();
-    for (int chunk = lane; chunk < 16 * kColumnsN; chunk += 32) {
-      const int row = chunk / kColumnsN, column = chunk % kColumnsN * 8;
-      const int m = m0 + warpM + 16 * i + row, n = n0 + warpN + column;
-      if (m >= p.m || n >= p.n) continue;
-      const Vec16 low = load16(staging + (row * kPitch + column)),
-                  high = load16(staging + (row * kPitch + column + 4));
-      float v[8];
-#pragma unroll
-      for (int e = 0; e < 4; e++) v[e] = bitsToFloat(low.w[e]), v[4 + e] = bitsToFloat(high.w[e]);
-      if (p.splits == 1) {
-        finish8(p, v, m, n);
-      } else {
-        const auto to = p.partial + ((static_cast<int64_t>(blockIdx.z) * p.m + m) * p.n + n);
-        if (p.n % 4 == 0 && n + 8 <= p.n) {
-          store16(to, low);
-          store16(to + 4, high);
-        } else {
-#pragma unroll
-          for (int e = 0; e < 8; e++)
-            if (n + e < p.n) to[e] = v[e];
-        }
-      }
-    }
-    syncWarp();  // before the next 16 rows overwrite these
-  }
+  for (int i = 0; i < kRowsM; i++)
+    finishRows<kColumnsN>(
+        p, staging, n0 + warpN, [&](int j, int e) { return sums[i][j][e]; },
+        [&](int row) {
+          const int m = m0 + warpM + 16 * i + row;
+          return m < p.m ? m : -1;
+        });
 }
 
 /// Adds the partial sums of all ranges of K, in their order, and ends the results. One thread per 8 columns.
@@ -142,7 +112,7 @@ __global__ void __launch_bounds__(256) sumPartialKernel(const MatmulParams<T> p)
 template <class T, int kTileM, int kTileN, int kWarpM, int kWarpN, bool kWide>
 void run(const Launch& launch_, const MatmulParams<T>& p) {
   constexpr unsigned kThreads = kTileM / kWarpM * (kTileN / kWarpN) * 32;
-  constexpr uint32_t kStaging = kThreads / 32 * 16 * stagingPitch(kWarpN) * 4;
+  constexpr uint32_t kStaging = kThreads / 32 * stagingBytes(kWarpN);
   constexpr uint32_t kBytes =
       pipelineBytes(kTileM + kTileN) > kStaging ? pipelineBytes(kTileM + kTileN) : kStaging;
   const dim3 grid((p.m + kTileM - 1) / kTileM, (p.n + kTileN - 1) / kTileN, p.splits);
@@ -165,14 +135,13 @@ constexpr TileKind kTiles[] = {
 }  // namespace
 
 MatmulTile& forcedMatmulTile() {
-  static MatmulTile tile{0, 0, 0};
+  static MatmulTile tile;
   return tile;
 }
 
 MatmulTile chooseMatmulTile(int64_t m, int64_t n, int64_t k, int multiprocessors, size_t workspaceBytes) {
   const int64_t depth = (k + kDepth - 1) / kDepth;
   MatmulTile best{};
-  double least = 0;
   for (const TileKind& tile : kTiles)
     for (int splits : {1, 2, 3, 4, 6, 8, 12, 16, 24, 32}) {
       // A range of less than 8 tiles does not fill the pipeline.
@@ -186,7 +155,7 @@ MatmulTile chooseMatmulTile(int64_t m, int64_t n, int64_t k, int multiprocessors
                                    1024 / tile.rate +
                                300);
       if (splits > 1) clocks += 2500 + static_cast<double>(splits * m * n) * 8 / 2048;
-      if (least == 0 || clocks < least) least = clocks, best = {tile.m, tile.n, splits};
+      if (best.m == 0 || clocks < best.clocks) best = {tile.m, tile.n, splits, clocks};
     }
   return best;
 }
@@ -224,9 +193,14 @@ static void matmulOf(const Launch& launch_, const MatmulProblem& q) {
   const bool wideInput = wide(q.x, q.xStride) && wide(q.weight, q.weightPitch) && q.c1 % 8 == 0 &&
                          q.c % 8 == 0 && (!q.skip || wide(q.skip, q.skipStride));
 
-  MatmulTile tile = forcedMatmulTile().m
-                        ? forcedMatmulTile()
-                        : chooseMatmulTile(m, n, k, launch_.multiprocessors, launch_.workspaceBytes);
+  MatmulTile tile = forcedMatmulTile();
+  if (!tile.m) tile = chooseMatmulTile(m, n, k, launch_.multiprocessors, launch_.workspaceBytes);
+  if (tile.hopper || (launch_.capability == 90 && !forcedMatmulTile().m)) {
+    HopperTile hopper = chooseHopperTile(q, launch_.multiprocessors);
+    if (tile.hopper && hopper.n) hopper.n = tile.n;
+    if (hopper.n && (tile.hopper || hopper.clocks < tile.clocks))
+      return matmulHopper<T>(launch_, q, p, hopper);
+  }
   if (!wideInput) tile.m = 64, tile.n = 64;
   const int depth = (p.k + kDepth - 1) / kDepth;
   p.tilesPerSplit = (depth + tile.splits - 1) / tile.splits;

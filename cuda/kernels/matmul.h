@@ -34,7 +34,9 @@ void matmul(const Launch& launch, DType type, const MatmulProblem& problem);
 
 /// Rows and columns of y that a block computes, and into how many ranges K is cut.
 struct MatmulTile {
-  int m, n, splits;
+  int m = 0, n = 0, splits = 1;
+  double clocks = 0;    // what it may cost
+  bool hopper = false;  // wgmma, where the input can be fetched by tensor copies
 };
 /// The cheapest for `m` × `n` results (n: rows of the weight) over `k`.
 MatmulTile chooseMatmulTile(int64_t m, int64_t n, int64_t k, int multiprocessors, size_t workspaceBytes);

@@ -38,7 +38,11 @@ struct BlockState {
   int threads = 0, alive = 0;
   std::vector<std::unique_ptr<Thread>> pool;
   Thread* current = nullptr;
-  std::vector<uint32_t> clocks;  // [threads][threads]
+  // Who acts: the threads, then the warps as readers of operands of wgmma, then the tensor copy engine.
+  int actors = 0;
+  std::vector<uint32_t> clocks;  // [threads][actors]: what each thread knows
+  std::vector<uint32_t> warpClocks;
+  uint32_t engineClock = 0;
   std::vector<Meeting> warps, warpBarriers, barriers;
   std::vector<char> shared;
   char* base = nullptr;
@@ -48,7 +52,8 @@ struct BlockState {
   std::string error;
   bool failed = false;
 
-  uint32_t* clock(int thread) { return clocks.data() + static_cast<size_t>(thread) * threads; }
+  uint32_t* clock(int thread) { return clocks.data() + static_cast<size_t>(thread) * actors; }
+  uint32_t& warpClock(int warp) { return warpClocks[warp]; }
   /// Everybody in the list learns what the others know, and starts a new time of its own.
   void join(const std::vector<int>& list);
   /// Yields until generation changes.

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "cuda/sim/block-state.h"
+#include "cuda/sim/hopper.h"
 #include "engine/error.h"
 
 namespace nd::cuda::sim {
@@ -43,16 +44,15 @@ void report(const std::string& what) {
 }
 
 void BlockState::join(const std::vector<int>& list) {
-  static thread_local std::vector<uint32_t> joined;
-  joined.assign(clock(list[0]), clock(list[0]) + threads);
-  if (static_cast<int>(list.size()) == threads) {
-    // Nobody knows a later time of a thread than the thread itself.
-    for (int t : list) joined[t] = clock(t)[t];
-  } else {
-    for (int t : list) {
-      const uint32_t* own = clock(t);
-      for (int u = 0; u < threads; u++) joined[u] = std::max(joined[u], own[u]);
-    }
+  static std::vector<uint32_t> joined;
+  joined.assign(clock(list[0]), clock(list[0]) + actors);
+  // Nobody knows a later time of a thread than the thread itself, so a barrier of all needs no maximum of
+  // those.
+  const bool all = static_cast<int>(list.size()) == threads;
+  for (int t : list) {
+    const uint32_t* own = clock(t);
+    if (all) joined[t] = own[t];
+    for (int u = all ? threads : 0; u < actors; u++) joined[u] = std::max(joined[u], own[u]);
   }
   for (int t : list) {
     std::copy(joined.begin(), joined.end(), clock(t));
@@ -153,9 +153,14 @@ static std::string whoWaits() {
 static void runBlock(std::mt19937_64& random) {
   BlockState& s = state();
   s.alive = s.threads;
-  s.clocks.assign(static_cast<size_t>(s.threads) * s.threads, 0);
-  s.warps.assign((s.threads + 31) / 32, {});
-  s.warpBarriers.assign((s.threads + 31) / 32, {});
+  const int warps = (s.threads + 31) / 32;
+  s.actors = s.threads + warps + 1;
+  s.clocks.assign(static_cast<size_t>(s.threads) * s.actors, 0);
+  s.warpClocks.assign(warps, 1);
+  s.engineClock = 0;
+  resetAsync();
+  s.warps.assign(warps, {});
+  s.warpBarriers.assign(warps, {});
   s.barriers.assign(16, {});
   s.shadow.start(s.bytes);
   std::memset(s.base, 0xff, s.bytes);  // NaN in every float type

@@ -26,6 +26,12 @@ static void checkRange(uint32_t offset, uint32_t bytes) {
     report(format("shared byte %u is not aligned for an access of %u bytes", offset, bytes));
 }
 
+static std::string actorName(int actor) {
+  const BlockState& s = state();
+  if (actor < s.threads) return format("thread %d", actor);
+  return actor == s.actors - 1 ? "the copy engine" : format("wgmma of warp %d", actor - s.threads);
+}
+
 static void mark(uint32_t offset, uint32_t bytes, Access access) {
   BlockState& s = state();
   const int me = s.current->id;
@@ -38,11 +44,11 @@ static void mark(uint32_t offset, uint32_t bytes, Access access) {
           format("%s shared byte %u, into which an asynchronous copy is under way: nobody has waited for it",
                  access == Access::Read ? "reads" : "writes", 2 * i));
     if (g.writer >= 0 && g.writer != me && g.writeClock > clock[g.writer])
-      report(format("%s shared byte %u, which thread %d wrote without a barrier in between",
-                    access == Access::Read ? "reads" : "writes", 2 * i, g.writer));
+      report(format("%s shared byte %u, which %s wrote without a barrier in between",
+                    access == Access::Read ? "reads" : "writes", 2 * i, actorName(g.writer).c_str()));
     if (const Accessor* other = s.shadow.unordered(g, me, clock, access))
-      report(format("%s shared byte %u, which thread %d %s without a barrier in between",
-                    access == Access::Read ? "reads" : "writes", 2 * i, other->thread,
+      report(format("%s shared byte %u, which %s %s without a barrier in between",
+                    access == Access::Read ? "reads" : "writes", 2 * i, actorName(other->thread).c_str(),
                     other->atomic ? "changed" : "read"));
     if (access == Access::Read) {
       s.shadow.add(g, {static_cast<uint16_t>(me), false, now});

@@ -1,6 +1,8 @@
 // What kernels use, on the GPU. cuda/sim/device.h is the same for the host.
 #pragma once
 
+#include <cuda.h>
+#include <cudaTypedefs.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>

@@ -34,3 +34,7 @@ export const choiceArgument =
     if (!choices.includes(text)) throw new InvalidArgumentError(`Expected ${choices.join(' or ')}.`)
     return text
   }
+
+/** Options without those that were not given: the pipeline has the defaults. */
+export const given = <T extends object>(options: T): { [K in keyof T]: Exclude<T[K], undefined> } =>
+  Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as never

@@ -9,6 +9,7 @@ import {
   seedArgument
 } from './arguments.js'
 import { printInspection } from './inspect.js'
+import { addModeOptions } from './modes.js'
 import { noise, type NoiseOptions } from './noise.js'
 import { paint, type PaintOptions } from './paint.js'
 import { serveCommand } from './serve-command.js'
@@ -23,7 +24,7 @@ const program = new Command('node-diffusion')
   .version(packageVersion())
   .showHelpAfterError('(node-diffusion --help lists the options)')
 
-program
+const paintCommand = program
   .command('paint', { isDefault: true })
   .description('paint a picture (the default command)')
   .argument('<prompt>', 'what to paint')
@@ -59,6 +60,7 @@ program
   .option('--show-steps', 'also write a sheet with the picture after every step')
   .option('-q, --quiet', 'no progress, only the paths of the pictures')
   .action((prompt: string, options: PaintOptions) => paint(prompt, options, interrupt.signal))
+addModeOptions(paintCommand)
 
 program
   .command('noise')

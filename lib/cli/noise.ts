@@ -1,7 +1,8 @@
 import { extname } from 'node:path'
 import { contactSheet } from '../contact-sheet.js'
 import { Pipeline } from '../index.js'
-import { checkOutput, given } from './paint.js'
+import { given } from './arguments.js'
+import { checkOutput } from './paint.js'
 
 /** The options of the command line, as commander hands them over. */
 export interface NoiseOptions {

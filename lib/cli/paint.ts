@@ -5,10 +5,19 @@ import { contactSheet } from '../contact-sheet.js'
 import { DiffusionError, invalidArgument } from '../errors.js'
 import { type DiffusionImage, imageFormat } from '../image.js'
 import { Pipeline, type GenerationResult, type Txt2ImgOptions } from '../index.js'
+import {
+  hiresOptions,
+  marginOptions,
+  repaintOptions,
+  resizeOptions,
+  variationOptions,
+  type ModeOptions
+} from './modes.js'
+import { given } from './arguments.js'
 import { makeProgress } from './progress.js'
 
 /** The options of the command line, as commander hands them over. */
-export interface PaintOptions {
+export interface PaintOptions extends ModeOptions {
   output: string
   model: string
   device: string
@@ -56,12 +65,10 @@ export const checkOutput = async (path: string): Promise<void> => {
   }
 }
 
-export const given = <T extends object>(options: T): { [K in keyof T]: Exclude<T[K], undefined> } =>
-  Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as never
-
 /** Only what was given: the pipeline has the defaults. */
-const txt2imgOptions = (prompt: string, o: PaintOptions): Txt2ImgOptions =>
-  given({
+const txt2imgOptions = (prompt: string, o: PaintOptions): Txt2ImgOptions => ({
+  ...variationOptions(o),
+  ...given({
     prompt,
     negativePrompt: o.negative,
     width: o.width,
@@ -75,21 +82,39 @@ const txt2imgOptions = (prompt: string, o: PaintOptions): Txt2ImgOptions =>
     scheduler: o.scheduler,
     promptWeighting: o.weights
   })
+})
 
 const checkPictureOptions = (o: PaintOptions): void => {
-  for (const name of ['mask', 'strength', 'imageGuidance'] as const)
-    if (o[name] !== undefined && o.image === undefined)
-      throw invalidArgument('--image', `a picture for --${name}`, o.image)
+  const needing = (names: readonly (keyof PaintOptions)[], option: string, value: unknown): void => {
+    for (const name of names)
+      if (o[name] !== undefined && value === undefined)
+        throw invalidArgument(option, `a picture for --${name.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)}`, value)
+  }
+  needing(['mask', 'strength', 'imageGuidance', 'resizeMode', 'outpaint'], '--image', o.image)
+  if (o.outpaint === undefined)
+    needing(['maskBlur', 'maskedContent', 'invertMask', 'paddingMaskCrop', 'outpaintFill', 'overlap'], '--mask', o.mask)
+  if (o.image !== undefined && o.hires !== undefined)
+    throw invalidArgument('--hires', 'nothing next to --image (only text to image has a second pass)', o.hires)
+  if (o.outpaint !== undefined && o.mask !== undefined)
+    throw invalidArgument('--mask', 'nothing next to --outpaint, which makes its own', o.mask)
 }
 
 /** The task that the options and the model ask for. */
 const run = (pipe: Pipeline, options: Txt2ImgOptions, o: PaintOptions): Promise<GenerationResult> => {
-  const { image, mask, strength } = o
-  if (image === undefined) return pipe.txt2img(options)
-  if (mask !== undefined) return pipe.inpaint({ ...options, image, mask, ...given({ strength }) })
-  if (pipe.tasks.includes('edit') && strength === undefined)
-    return pipe.edit({ ...options, image, ...given({ imageGuidanceScale: o.imageGuidance }) })
-  return pipe.img2img({ ...options, image, ...given({ strength }) })
+  const { image, mask } = o
+  const strength = given({ strength: o.strength })
+  if (image === undefined) return pipe.txt2img({ ...options, ...hiresOptions(o) })
+  if (o.outpaint !== undefined) {
+    const rest = { ...options }
+    delete rest.width
+    delete rest.height
+    return pipe.outpaint({ ...rest, image, ...strength, ...marginOptions(o) })
+  }
+  const common = { ...options, image, ...resizeOptions(o) }
+  if (mask !== undefined) return pipe.inpaint({ ...common, mask, ...strength, ...repaintOptions(o) })
+  if (pipe.tasks.includes('edit') && o.strength === undefined)
+    return pipe.edit({ ...common, ...given({ imageGuidanceScale: o.imageGuidance }) })
+  return pipe.img2img({ ...common, ...strength })
 }
 
 /** Paints `count` pictures, the k-th with seed + k, each written as soon as it is done, and prints their paths. */
@@ -111,12 +136,15 @@ export const paint = async (prompt: string, o: PaintOptions, signal: AbortSignal
     const options = txt2imgOptions(prompt, o)
     const first = o.seed ?? BigInt(randomInt(2 ** 32))
     for (let k = 0; k < o.count; k++) {
-      const seed = first + BigInt(k)
+      // Variations are of one seed, towards one subseed after the other.
+      const varied = o.subseed !== undefined && (o.subseedStrength ?? 0) > 0
+      const seed = first + (varied ? 0n : BigInt(k))
       const started = performance.now()
       const stepImages: DiffusionImage[] = []
       let begun = false
       const call: Txt2ImgOptions = {
         ...options,
+        ...(varied ? { subseed: o.subseed! + BigInt(k) } : {}),
         seed,
         signal,
         preview: o.showSteps ?? false,

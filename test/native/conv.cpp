@@ -13,6 +13,7 @@ struct Case {
   DType dtype = DType::F16;
   Activation activation = Activation::None;
   bool channelAdd = false, residual = false, residualIsY = false, strided = false, linearWeight = false;
+  bool wrapX = false, wrapY = false;
 };
 
 std::vector<float> run(Backend& backend, Case c) {
@@ -40,6 +41,7 @@ std::vector<float> run(Backend& backend, Case c) {
   a.kernelH = c.kernelH, a.kernelW = c.kernelW, a.stride = c.stride, a.padTop = c.padTop,
   a.padLeft = c.padLeft;
   a.inputH = c.inputH, a.inputW = c.inputW;
+  a.wrapX = c.wrapX, a.wrapY = c.wrapY;
   if (c.channelAdd) a.channelAdd = &time;
   a.activation = c.activation;
   if (c.residual) a.residual = c.residualIsY ? &y : &residual;
@@ -104,6 +106,44 @@ ND_TEST("conv2d: resize") {
   compare({1, 5, 6, 6, 0, 10, 3, 3, 1, 1, 1, 13, 7});
   compare({1, 7, 9, 6, 0, 10, 3, 3, 1, 1, 1, 3, 4});
   compare({1, 4, 4, 6, 0, 10, 1, 1, 1, 0, 0, 8, 8});
+}
+
+ND_TEST("conv2d: wrapping round either side") {
+  for (const auto& [wrapX, wrapY] : {std::pair{true, true}, {true, false}, {false, true}}) {
+    for (Case c : {Case{2, 5, 7, 6, 0, 10}, Case{1, 9, 8, 6, 3, 10, 3, 3, 2, 1, 1},
+                   Case{2, 9, 8, 6, 0, 10, 5, 3, 1, 2, 1}, Case{1, 4, 5, 6, 4, 10, 3, 3, 1, 1, 1, 9, 11},
+                   Case{1, 1, 2, 6, 0, 10}}) {
+      c.wrapX = wrapX, c.wrapY = wrapY;
+      compare(c);
+    }
+  }
+}
+
+ND_TEST("conv2d: a picture rolled before a wrapping convolution is rolled after it") {
+  const int64_t h = 6, w = 7, channels = 3, n = 4;
+  const auto rolled = [&](const std::vector<float>& x, int64_t c, int64_t by) {
+    std::vector<float> y(x.size());
+    for (int64_t i = 0; i < h; i++)
+      for (int64_t j = 0; j < w; j++)
+        for (int64_t k = 0; k < c; k++)
+          y[static_cast<size_t>((i * w + (j + by) % w) * c + k)] =
+              x[static_cast<size_t>((i * w + j) * c + k)];
+    return y;
+  };
+  for (const Subject& s : subjects()) {
+    const WeightPtr weight =
+        makeWeight(*s.backend, WeightKind::Conv,
+                   HostWeight({n, channels, 3, 3}, randomFloats(n * channels * 9, 1), DType::F32));
+    const auto conv = [&](const std::vector<float>& host) {
+      const OnBackend x(*s.backend, {1, h, w, channels}, host), y(*s.backend, {1, h, w, n});
+      ConvArgs a{weight.get()};
+      a.x = x, a.y = y, a.inputH = h, a.inputW = w, a.wrapX = true;
+      s.backend->conv2d(a);
+      return y.download();
+    };
+    const std::vector<float> host = randomFloats(h * w * channels, 2);
+    checkClose(conv(rolled(host, channels, 3)), rolled(conv(host), n, 3), 1e-5, s.isa);
+  }
 }
 
 ND_TEST("conv2d: epilogues") {

@@ -5,6 +5,7 @@
 
 #include "cuda/kernels/conv.h"
 #include "cuda/kernels/gemm.h"
+#include "cuda/kernels/matmul-hopper.h"
 #include "cuda/kernels/matmul.h"
 #include "test/native/cuda-support.h"
 
@@ -68,19 +69,18 @@ void compareLinear(const Linear& c, int multiprocessors = 4) {
                       int(c.k), dtypeName(c.type), int(c.activation), c.geglu, tile.m, tile.n, tile.splits));
 }
 
-/// Every tile, with K whole and cut.
+void withTile(const cuda::MatmulTile& tile, const std::function<void()>& body) {
+  struct Restore {
+    ~Restore() { cuda::forcedMatmulTile() = {}; }
+  } restore;
+  cuda::forcedMatmulTile() = tile;
+  body();
+}
+/// Every tile, with K whole and cut, and Hopper's.
 void forEachTile(const std::function<void()>& body) {
   for (int splits : {1, 3})
-    for (auto [m, n] : {std::pair{128, 160}, {128, 128}, {64, 64}, {128, 16}}) {
-      cuda::forcedMatmulTile() = {m, n, splits};
-      try {
-        body();
-      } catch (...) {
-        cuda::forcedMatmulTile() = {};
-        throw;
-      }
-    }
-  cuda::forcedMatmulTile() = {};
+    for (auto [m, n] : {std::pair{128, 160}, {128, 128}, {64, 64}, {128, 16}}) withTile({m, n, splits}, body);
+  for (int n : {160, 256}) withTile({128, n, 1, 0, true}, body);
 }
 
 struct Conv {
@@ -187,6 +187,13 @@ ND_TEST("cuda matmul: chosen tiles") {
   CHECK(chosen(8192, 320, 2880).n == 160);
   CHECK(chosen(128, 1280, 11520).splits > 4);
   CHECK(chosen(1048576, 3, 1152).n == 16);
+  cuda::MatmulProblem q;
+  q.width = q.inputW = q.outW = 2048, q.c = q.c1 = q.xStride = q.weightPitch = 1280;
+  const auto chosenHopper = [&](int64_t n) { return q.n = n, cuda::chooseHopperTile(q, 132).n; };
+  CHECK(chosenHopper(1280) == 160);   // 128 blocks of 132
+  CHECK(chosenHopper(10240) == 256);  // 640 blocks: 4.85 waves
+  q.stride = 2;
+  CHECK(chosenHopper(1280) == 0);
 }
 
 ND_TEST("cuda conv2d: sizes, both load paths") {
@@ -216,6 +223,21 @@ ND_TEST("cuda conv2d: resize") {
   compareConv({2, 4, 5, 8, 0, 10, 3, 3, 1, 1, 1, 8, 10});
   compareConv({2, 4, 5, 6, 4, 10, 3, 3, 1, 1, 1, 9, 11});
   compareConv({1, 7, 9, 8, 0, 10, 3, 3, 1, 1, 1, 3, 4});
+}
+ND_TEST("cuda conv2d: tensor copies and wgmma") {
+  withTile({128, 160, 1, 0, true}, [] {
+    compareConv({1, 1, 1, 8, 0, 8});
+    compareConv({2, 9, 11, 24, 0, 40});
+    compareConv({1, 5, 4, 328, 0, 21});
+    compareConv({2, 5, 7, 16, 72, 19});
+    compareConv({3, 8, 8, 64, 128, 170});
+    compareConv({1, 3, 70, 40, 0, 10, 5, 3, 1, 2, 1});
+    compareConv({1, 9, 7, 16, 0, 10, 3, 3, 1, 0, 2});
+    Conv strided{2, 20, 7, 16, 24, 19};
+    strided.strided = strided.residual = strided.channelAdd = true;
+    strided.type = DType::BF16;
+    compareConv(strided);
+  });
 }
 ND_TEST("cuda conv2d: epilogues") {
   forEachTile([] {
