@@ -121,6 +121,7 @@ export interface NativeSession {
     textEmbeds?: Tensor | undefined
     timeIds?: Tensor | undefined
     timeCond?: Tensor | undefined
+    noiseLevel?: Float32Array | undefined
     blocks: boolean
   }): Promise<{ sample: Tensor; blocks?: Record<string, Tensor> }>
   vaeEncode(picture: Tensor): Promise<Tensor>

@@ -56,7 +56,13 @@ export interface UNetRequest {
   /** Text embeddings [B, tokens, width]. */
   context: Tensor
   /** SDXL: pooled text [B, n] and time ids [B, 5 or 6]; guidance-distilled models: the guidance embedding [B, n]. */
-  added?: { textEmbeds?: Tensor; timeIds?: Tensor; timeCond?: Tensor }
+  added?: {
+    textEmbeds?: Tensor
+    timeIds?: Tensor
+    timeCond?: Tensor
+    /** Super-resolution (class_embed_type "timestep"): one for all, or one per sample. */
+    noiseLevel?: number | readonly number[]
+  }
   /** Also return the output of conv_in, time_embedding, down0…, mid, up0… (default false). */
   blocks?: boolean
 }
@@ -78,13 +84,28 @@ export class UNet {
     if (!timesteps.every(Number.isFinite)) throw invalidArgument('timestep', 'finite numbers', request.timestep)
     if (timesteps.length !== 1 && timesteps.length !== batch)
       throw invalidArgument('timestep', `one number or ${batch}`, request.timestep)
-    const { textEmbeds, timeIds, timeCond } = request.added ?? {}
+    const { textEmbeds, timeIds, timeCond, noiseLevel: level } = request.added ?? {}
+    const noiseLevel =
+      level === undefined
+        ? undefined
+        : Float32Array.from(typeof level === 'number' ? Array<number>(batch).fill(level) : level)
+    if (noiseLevel && (noiseLevel.length !== batch || !noiseLevel.every(Number.isFinite)))
+      throw invalidArgument('added.noiseLevel', `a number, or ${batch} of them`, level)
     for (const [name, t] of Object.entries({ textEmbeds, timeIds, timeCond }))
       if (t) checkTensor(`added.${name}`, t, [batch, null])
     return translating(
       this.owner
         .session()
-        .predict({ sample, timesteps, context, textEmbeds, timeIds, timeCond, blocks: request.blocks ?? false })
+        .predict({
+          sample,
+          timesteps,
+          context,
+          textEmbeds,
+          timeIds,
+          timeCond,
+          noiseLevel,
+          blocks: request.blocks ?? false
+        })
     )
   }
 }

@@ -106,6 +106,7 @@ export class Pipeline {
   readonly warnings: readonly string[]
   /** What this model can do: the methods of these names work, the others reject. */
   readonly tasks: readonly Task[]
+  /** Undefined in a later stage of a cascade that comes without a text encoder; so is textEncoder. */
   readonly tokenizer: Tokenizer
   readonly tokenizer2: Tokenizer | undefined
   readonly textEncoder: TextEncoder
