@@ -113,9 +113,34 @@ test('stage 2 takes the states that stage 1 read', async () => {
   await alone.dispose()
 })
 
+test('the UNets alone predict what the loop sees', async () => {
+  const { ids, mask } = first.tokenizer.encode(prompt)
+  const context = (await first.textEncoder.encode(ids, mask)).lastHiddenState
+  const sample = { data: Float32Array.from({ length: 768 }, (_, i) => Math.sin(i)), shape: [1, 3, 16, 16] }
+  let seen: { timestep: number; predictedNoise?: Tensor } | undefined
+  const options = { prompt, steps: 1, seed: 1, guidanceScale: 1, latents: sample, stepLatents: true }
+  await first.txt2img({ ...options, onStep: (event) => void (seen = event) })
+  const alone = await first.unet.predict({ sample, timestep: seen!.timestep, context })
+  assert.equal(alone.sample.shape, [1, 6, 16, 16])
+  assert.ok(relativeError(alone.sample.data.subarray(0, 768), seen!.predictedNoise!.data) < 1e-5)
+  const both = { data: new Float32Array(6 * 256), shape: [1, 6, 16, 16] }
+  await fails(
+    () => second.unet.predict({ sample: both, timestep: 5, context }),
+    'ERR_ND_INVALID_ARGUMENT',
+    /noise level/
+  )
+  const level = { noiseLevel: 100 }
+  const { blocks } = await second.unet.predict({ sample: both, timestep: 5, context, added: level, blocks: true })
+  assert.equal(blocks!.mid!.shape, [1, 32, 8, 8])
+})
+
 test('what does not fit is refused', async () => {
   await fails(() => first.superResolution({ prompt, image: small() }), 'ERR_ND_UNSUPPORTED', /superResolution.*txt2img/)
-  await fails(() => first.txt2img({ prompt, hires: { scale: 2, denoisingStrength: 0.5 } } as never), 'ERR_ND_UNSUPPORTED', /hires/)
+  await fails(
+    () => first.txt2img({ prompt, hires: { scale: 2, denoisingStrength: 0.5 } } as never),
+    'ERR_ND_UNSUPPORTED',
+    /hires/
+  )
   await fails(() => second.superResolution({ prompt } as never), 'ERR_ND_INVALID_ARGUMENT', /image/)
   await fails(
     () => second.superResolution({ prompt, image: small(), noiseLevel: 1000 }),
