@@ -76,6 +76,7 @@ PlanRow planRow(const Napi::Object& o) {
   if (has(o, "learnedRange")) row.learnedRange = pair(o, "learnedRange");
   if (has(o, "blend")) row.blend = pair(o, "blend");
   if (has(o, "guidance")) row.guidance = numbers(o, "guidance");
+  if (has(o, "controlScales")) row.controlScales = numbers(o, "controlScales");
   row.step = boolean(o, "step");
   return row;
 }
@@ -139,6 +140,17 @@ JsTensor tensor(const Napi::Object& o, const char* name) {
   return out;
 }
 
+std::vector<JsTensor> tensors(const Napi::Object& o, const char* name) {
+  const Napi::Array all = array(o, name);
+  std::vector<JsTensor> out;
+  for (uint32_t i = 0; i < all.Length(); i++) {
+    Napi::Object holder = Napi::Object::New(o.Env());
+    holder.Set(name, all.Get(i));
+    out.push_back(tensor(holder, name));
+  }
+  return out;
+}
+
 Napi::Value toJs(Napi::Env env, const std::vector<float>& data) {
   auto out = Napi::Float32Array::New(env, data.size());
   if (!data.empty()) std::memcpy(out.Data(), data.data(), data.size() * sizeof(float));
@@ -193,6 +205,7 @@ UNetConfig unetConfig(const Napi::Object& o) {
         .contextWidth = integer(l, "contextWidth"),
     });
   }
+  c.midResnets = static_cast<int>(integer(o, "midResnets"));
   c.midAttention = boolean(o, "midAttention");
   c.midHeads = static_cast<int>(integer(o, "midHeads"));
   c.midTransformerLayers = static_cast<int>(integer(o, "midTransformerLayers"));
@@ -299,6 +312,11 @@ GenerateJob generateJob(const Napi::Object& o) {
         UpscaleInput{std::move(low.data), low.shape[2],       low.shape[3],
                      number(u, "alpha"),  number(u, "sigma"), static_cast<float>(number(u, "noiseLevel"))};
   }
+  if (has(o, "controls")) job.controls = controlInputs(o, "controls");
+  for (const PlanRow& row : job.plan.rows)
+    if (row.controlScales.size() != job.controls.size())
+      wrong("plan.rows[].controlScales", "a strength per control");
+  job.guess = has(o, "guess") && boolean(o, "guess");
   if (has(o, "variation")) {
     const Napi::Object v = object(o, "variation");
     job.variation = {job.seeds,

@@ -33,6 +33,7 @@ struct JsTensor {
   Shape shape;
 };
 JsTensor tensor(const Napi::Object&, const char* name);
+std::vector<JsTensor> tensors(const Napi::Object&, const char* name);  // an array of them
 Napi::Object toJs(Napi::Env, const std::vector<float>& data, const Shape& shape);
 Napi::Value toJs(Napi::Env, const std::vector<float>& data);    // Float32Array
 Napi::Value toJs(Napi::Env, const std::vector<uint8_t>& data);  // Uint8Array
@@ -44,6 +45,9 @@ StepPlan plan(const Napi::Object&);
 TextConfig textConfig(const Napi::Object&);  // convert-text.cpp: { kind, … }
 EncoderInput encoderInput(const Napi::Object&);
 UNetConfig unetConfig(const Napi::Object&);
+ControlNetConfig controlNetConfig(const Napi::Object&);  // convert-control.cpp
+T2iAdapterConfig t2iAdapterConfig(const Napi::Object&);
+std::vector<ControlInput> controlInputs(const Napi::Object&, const char* name);
 VaeConfig vaeConfig(const Napi::Object&);
 LatentScaling latentScaling(const Napi::Object&);
 GenerateJob generateJob(const Napi::Object&);

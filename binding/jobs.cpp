@@ -1,39 +1,15 @@
 #include "binding/jobs.h"
 
 #include "binding/convert.h"
+#include "binding/host-tensors.h"
 
 namespace nd::binding {
 
 namespace {
 
-std::vector<float> downloaded(Context& context, const Tensor& t) {
-  std::vector<float> host(static_cast<size_t>(t.shape.count()));
-  context.backend.download(t, host.data());
-  return host;
-}
-
-/// An NHWC tensor as NCHW on the host.
-struct HostImage {
-  std::vector<float> data;
-  Shape shape;
-};
-HostImage downloadedImage(Context& context, const Tensor& t) {
-  HostImage out{std::vector<float>(static_cast<size_t>(t.shape.count())),
-                {t.shape[0], t.shape[3], t.shape[1], t.shape[2]}};
-  context.backend.downloadImage(t, out.data.data());
-  return out;
-}
-
 [[noreturn]] void notLoaded(const char* what) {
   throw Error(ErrorCode::InvalidArgument,
               format("Expected a pipeline with a %s but this one has none", what));
-}
-
-void expectChannels(const Shape& shape, const char* name, int64_t channels) {
-  if (shape.rank != 4 || shape[1] != channels)
-    throw Error(ErrorCode::InvalidArgument,
-                format("Expected shape [batch, %lld, height, width] for %s but received %s",
-                       static_cast<long long>(channels), name, shape.text().c_str()));
 }
 
 /// encodeText(encoder, ids, length, mask?)
@@ -83,8 +59,8 @@ class EncodeText : public Job {
   std::vector<float> last_, pooled_, projected_;
 };
 
-/// predict({ sample, timesteps: Float32Array [1 or B], context, textEmbeds?, timeIds?, timeCond?, noiseLevel?,
-/// blocks })
+/// predict({ sample, timesteps: Float32Array [1 or B], context, textEmbeds?, timeIds?, timeCond?,
+/// noiseLevel?, residuals?, adapterMaps?, blocks })
 class Predict : public Job {
  public:
   explicit Predict(const Napi::CallbackInfo& info) : Job(info.Env()) {
@@ -96,6 +72,8 @@ class Predict : public Job {
     if (has(o, "timeIds")) added_.timeIds = tensor(o, "timeIds").data;
     if (has(o, "timeCond")) added_.timeCond = tensor(o, "timeCond").data;
     if (has(o, "noiseLevel")) added_.noiseLevel = floats(o, "noiseLevel");
+    if (has(o, "residuals")) residuals_ = tensors(o, "residuals");
+    if (has(o, "adapterMaps")) adapterMaps_ = tensors(o, "adapterMaps");
     wantBlocks_ = boolean(o, "blocks");
   }
   void run(Context& context, EngineState& state) override {
@@ -103,13 +81,11 @@ class Predict : public Job {
     const UNet& unet = *state.models.unet;
     const Shape& in = sample_.shape;
     expectChannels(in, "sample", unet.config().inChannels);
-    if (context_.shape.rank != 3 || context_.shape[0] != in[0] ||
-        context_.shape[2] != unet.textWidth())
-      throw Error(
-          ErrorCode::InvalidArgument,
-          format("Expected shape [%lld, tokens, %lld] for context but received %s",
-                 static_cast<long long>(in[0]), static_cast<long long>(unet.textWidth()),
-                 context_.shape.text().c_str()));
+    if (context_.shape.rank != 3 || context_.shape[0] != in[0] || context_.shape[2] != unet.textWidth())
+      throw Error(ErrorCode::InvalidArgument,
+                  format("Expected shape [%lld, tokens, %lld] for context but received %s",
+                         static_cast<long long>(in[0]), static_cast<long long>(unet.textWidth()),
+                         context_.shape.text().c_str()));
     if (timesteps_.size() != 1 && timesteps_.size() != static_cast<size_t>(in[0]))
       throw Error(ErrorCode::InvalidArgument,
                   format("Expected one timestep or one per sample (%lld) but received %zu",
@@ -135,7 +111,9 @@ class Predict : public Job {
         blocks_.push_back({name, {downloaded(context, value), value.shape}});
     };
     const Tensor x = uploadImage(context, sample_.data.data(), in[0], in[1], in[2], in[3]);
-    out_ = downloadedImage(context, unet.forward(context, x, time, 0, text, wantBlocks_ ? &probe : nullptr));
+    const UNet::Joined joined = join(context);
+    out_ = downloadedImage(context,
+                           unet.forward(context, x, time, 0, text, wantBlocks_ ? &probe : nullptr, joined));
   }
   Napi::Value result(Napi::Env env) override {
     Napi::Object o = Napi::Object::New(env);
@@ -149,9 +127,37 @@ class Predict : public Job {
   }
 
  private:
+  /// What ControlNets and adapters made, given by the caller: one residual per skip and the middle's.
+  UNet::Joined join(Context& context) {
+    const auto uploaded = [&](const JsTensor& t) {
+      if (t.shape.rank != 4) throw Error(ErrorCode::InvalidArgument, "Expected residuals [batch, C, h, w]");
+      return uploadImage(context, t.data.data(), t.shape[0], t.shape[1], t.shape[2], t.shape[3]);
+    };
+    UNet::Joined joined;
+    if (!adapterMaps_.empty()) {
+      adapter_.emplace_back();
+      for (const JsTensor& t : adapterMaps_) adapter_[0].maps.push_back(uploaded(t));
+      joined.adapters = adapter_;
+    }
+    if (!residuals_.empty()) {
+      std::vector<Tensor> all;
+      for (const JsTensor& t : residuals_) all.push_back(uploaded(t));
+      joined.control = [&context, all](std::span<const Tensor> skips, const Tensor& mid) {
+        if (all.size() != skips.size() + 1)
+          throw Error(ErrorCode::InvalidArgument,
+                      format("Expected %zu residuals, one per skip and the middle's, but received %zu",
+                             skips.size() + 1, all.size()));
+        for (size_t i = 0; i < all.size(); i++)
+          addResidual(context, i < skips.size() ? skips[i] : mid, all[i], 1);
+      };
+    }
+    return joined;
+  }
   JsTensor sample_, context_;
   std::vector<float> timesteps_;
   AddedConditions added_;
+  std::vector<JsTensor> residuals_, adapterMaps_;
+  std::vector<AdapterMaps> adapter_;
   bool wantBlocks_;
   HostImage out_;
   std::vector<std::pair<std::string, HostImage>> blocks_;

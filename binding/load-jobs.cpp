@@ -1,24 +1,11 @@
 // The jobs that load what a pipeline is made of: its components, and adapters and added tokens later.
 #include "binding/convert.h"
 #include "binding/jobs.h"
+#include "binding/weight-files.h"
 
 namespace nd::binding {
 
 namespace {
-
-/// undefined, or { rows?: [begin, end], transpose?: boolean }.
-TensorView tensorView(const Napi::Value& value) {
-  TensorView view;
-  if (value.IsUndefined()) return view;
-  const auto o = value.As<Napi::Object>();
-  if (const Napi::Value rows = o.Get("rows"); !rows.IsUndefined()) {
-    const auto range = rows.As<Napi::Array>();
-    view.begin = range.Get(0u).As<Napi::Number>().Int64Value();
-    view.end = range.Get(1u).As<Napi::Number>().Int64Value();
-  }
-  view.transpose = o.Get("transpose").ToBoolean();
-  return view;
-}
 
 std::unique_ptr<TextEncoder> makeTextEncoder(const TextConfig& config, const WeightLoader& loader) {
   if (const auto* bert = std::get_if<LdmBertConfig>(&config)) return std::make_unique<LdmBert>(*bert, loader);
@@ -60,16 +47,7 @@ class Load : public Job {
       throw Error(ErrorCode::InvalidArgument,
                   "Expected 'textEncoder', 'unet' or 'vae' but received " + component);
     part_.adaptable = component == "unet" || component == "textEncoder";
-    const auto files = info[2].As<Napi::Array>();
-    for (uint32_t i = 0; i < files.Length(); i++) part_.files.push_back(files.Get(i).As<Napi::String>());
-    const auto tensors = info[3].As<Napi::Array>();
-    for (uint32_t i = 0; i < tensors.Length(); i++) {
-      const auto t = tensors.Get(i).As<Napi::Array>();
-      part_.sources.push_back({t.Get(0u).As<Napi::String>(), t.Get(1u).As<Napi::Number>().Uint32Value(),
-                               t.Get(2u).As<Napi::String>(), tensorView(t.Get(3u))});
-      if (part_.sources.back().file >= part_.files.size())
-        throw Error(ErrorCode::InvalidArgument, "Expected a file's index in tensors");
-    }
+    readWeightFiles(info[2], info[3], part_);
   }
   void run(Context& context, EngineState& state) override {
     if (text_) {

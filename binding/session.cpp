@@ -1,5 +1,6 @@
 #include "binding/session.h"
 
+#include "binding/control-jobs.h"
 #include "binding/convert.h"
 #include "binding/jobs.h"
 #include "binding/js-error.h"
@@ -14,6 +15,10 @@ Napi::Function Session::define(Napi::Env env) {
                          InstanceMethod<&Session::predict>("predict"),
                          InstanceMethod<&Session::vaeEncode>("vaeEncode"),
                          InstanceMethod<&Session::vaeDecode>("vaeDecode"),
+                         InstanceMethod<&Session::loadControl>("loadControl"),
+                         InstanceMethod<&Session::unloadControl>("unloadControl"),
+                         InstanceMethod<&Session::predictControl>("predictControl"),
+                         InstanceMethod<&Session::adapterMaps>("adapterMaps"),
                          InstanceMethod<&Session::encodePictures>("encodePictures"),
                          InstanceMethod<&Session::decodePictures>("decodePictures"),
                          InstanceMethod<&Session::generate>("generate"),
@@ -70,6 +75,18 @@ Napi::Value Session::vaeEncode(const Napi::CallbackInfo& info) {
 }
 Napi::Value Session::vaeDecode(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] { return submit(vaeJob(info, /*encode=*/false)); });
+}
+Napi::Value Session::loadControl(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(loadControlJob(info)); });
+}
+Napi::Value Session::unloadControl(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(unloadControlJob(info)); });
+}
+Napi::Value Session::predictControl(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(predictControlJob(info)); });
+}
+Napi::Value Session::adapterMaps(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(adapterMapsJob(info)); });
 }
 Napi::Value Session::encodePictures(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] { return submit(encodePicturesJob(info)); });

@@ -22,6 +22,10 @@ class Session : public Napi::ObjectWrap<Session> {
   Napi::Value predict(const Napi::CallbackInfo&);     // (request) → Promise<{ sample, blocks? }>
   Napi::Value vaeEncode(const Napi::CallbackInfo&);   // (tensor) → Promise<{ mean, logvar }>
   Napi::Value vaeDecode(const Napi::CallbackInfo&);   // (tensor) → Promise<tensor>
+  Napi::Value loadControl(const Napi::CallbackInfo&);  // (kind, id, config, files, tensors) → Promise<void>
+  Napi::Value unloadControl(const Napi::CallbackInfo&);   // (kind, id) → Promise<void>
+  Napi::Value predictControl(const Napi::CallbackInfo&);  // (id, request) → Promise<residuals>
+  Napi::Value adapterMaps(const Napi::CallbackInfo&);     // (id, picture, height, width) → Promise<maps>
   Napi::Value encodePictures(
       const Napi::CallbackInfo&);  // (pictures, latentHeight, latentWidth) → Promise<moments>
   Napi::Value decodePictures(const Napi::CallbackInfo&);  // (latents) → Promise<{ pixels, width, height }>

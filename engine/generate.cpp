@@ -57,6 +57,7 @@ struct Steering {
   UNet::Text text;
   UNet::Time time;     // of all rows of the plan
   UNet::Time current;  // of the row at hand
+  std::optional<Controls> controls;
 };
 
 Steering prepare(Context& context, const Models& models, const GenerateJob& job,
@@ -83,6 +84,17 @@ Steering prepare(Context& context, const Models& models, const GenerateJob& job,
   for (const PlanRow& row : job.plan.rows)
     for (int64_t b = 0; b < perRow; b++) timesteps.push_back(static_cast<float>(row.timestep));
   Steering steering;
+  if (!job.controls.empty())
+    steering.controls.emplace(context, models.controls, job.controls,
+                              ControlTarget{.batch = job.prompts * job.imagesPerPrompt,
+                                            .branches = job.branches,
+                                            .height = job.latentHeight * models.vae->factor(),
+                                            .width = job.latentWidth * models.vae->factor(),
+                                            .guess = job.guess,
+                                            .timesteps = timesteps,
+                                            .perRow = perRow,
+                                            .added = added,
+                                            .text = text});
   steering.text = unet.prepareText(context, text);
   steering.time = unet.prepareTime(context, timesteps, perRow, added);
   steering.current = unet.oneTime(context, steering.time);
@@ -174,7 +186,7 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
   options.mask = picture.mask;
   options.noise = &noise;
   options.outputChannels = unet.config().outChannels;
-  Repeated evaluation;
+  std::map<std::vector<double>, Repeated> evaluations;  // by the strengths of the controls, 0 while they rest
   options.predict = [&](size_t row, const Tensor& x, double inputScale, const Tensor& out) {
     Arena::Scope step(context.arena);
     // What differs between rows is put where every evaluation finds it: see Repeated.
@@ -182,9 +194,13 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
         context.arena.tensor({job.branches * batch, job.latentHeight, job.latentWidth, channels});
     context.backend.modelInput(x, inputScale, job.branches, latents);
     unet.selectTime(context, steering.time, static_cast<int64_t>(row), steering.current);
-    evaluation(context, [&] {
+    if (steering.controls) steering.controls->select(context, static_cast<int64_t>(row));
+    const std::vector<double>& scales = job.plan.rows[row].controlScales;
+    evaluations[scales](context, [&] {
       const Tensor input = extra ? concatColumns(context, std::vector<Tensor>{latents, extra}) : latents;
-      const Tensor y = unet.forward(context, input, steering.current, 0, steering.text);
+      UNet::Joined joined;
+      if (steering.controls) joined = steering.controls->joined(context, latents, scales);
+      const Tensor y = unet.forward(context, input, steering.current, 0, steering.text, nullptr, joined);
       context.backend.modelOutput(y, out);
     });
   };

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "engine/conditioning.h"
+#include "engine/control.h"
 #include "engine/denoise.h"
-#include "engine/models/unet.h"
 #include "engine/models/vae.h"
 #include "engine/picture-input.h"
 #include "engine/upscale-input.h"
@@ -23,6 +23,7 @@ struct Models {
   std::unique_ptr<UNet> unet;
   std::unique_ptr<Vae> vae;  // null where the UNet paints pixels
   LatentScaling scaling;
+  ControlModels controls;
 };
 
 struct GenerateJob {
@@ -39,6 +40,8 @@ struct GenerateJob {
   std::vector<float> latents;           // [B, C, h, w] before scaling by initNoiseSigma; empty: drawn
   std::optional<PictureInput> picture;  // img2img, inpainting, editing
   std::optional<UpscaleInput> upscale;  // super-resolution
+  std::vector<ControlInput> controls;   // ControlNets and T2I-Adapters, as the rows' controlScales count them
+  bool guess = false;                   // ControlNets see the branch with the prompt alone
   Variation variation;                  // of the initial noise
   bool tileX = false, tileY = false;    // every convolution of UNet and autoencoder goes round
   bool decode = true;                   // else only latents come back

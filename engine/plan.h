@@ -37,8 +37,9 @@ struct PlanRow {
   int draws = 0;                  // noises drawn from the generator in this row; n is the last one
   std::optional<std::pair<double, double>> learnedRange;
   std::optional<std::pair<double, double>> blend;  // (α, σ) for masked latents
-  std::vector<double> guidance;  // one weight per extra branch: m = m0 + Σ wᵢ (mᵢ − m0)
-  bool step = true;              // counts for progress
+  std::vector<double> guidance;       // one weight per extra branch: m = m0 + Σ wᵢ (mᵢ − m0)
+  std::vector<double> controlScales;  // strength of each of the job's controls
+  bool step = true;                   // counts for progress
 };
 
 struct StepPlan {

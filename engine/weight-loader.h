@@ -26,17 +26,18 @@ class TensorMap {
  public:
   /// `component` names it in messages: "unet".
   explicit TensorMap(std::string component) : component_(std::move(component)) {}
+  virtual ~TensorMap() = default;
   void add(const std::string& name, std::shared_ptr<const SafetensorsFile> file, const std::string& stored,
            const TensorView& view = {});
   bool has(const std::string& name) const { return sources_.count(name) > 0; }
   /// Throws Error(ModelFormat) where the tensor is missing or has another shape; trailing dimensions of 1 do
   /// not count ([C, C, 1, 1] is [C, C]). The bytes lie in the file, also those of a range of rows; a
   /// transposed tensor is a copy that lives as long as this map. Not thread-safe.
-  HostTensor get(const std::string& name, const Shape& shape) const;
+  virtual HostTensor get(const std::string& name, const Shape& shape) const;
   /// The stored shape, views applied, or an empty one where there is no such tensor.
   std::optional<Shape> shape(const std::string& name) const;
   /// Says that a tensor has been laid out: a model need not be resident twice while it loads.
-  void discard(const HostTensor& tensor) const;
+  virtual void discard(const HostTensor& tensor) const;
   const std::string& component() const { return component_; }
 
  private:

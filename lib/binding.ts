@@ -54,6 +54,9 @@ export interface NativeGenerateJob {
     | undefined
   /** engine/upscale-input.h UpscaleInput. */
   upscale?: { low: Tensor; alpha: number; sigma: number; noiseLevel: number } | undefined
+  /** ControlNets and T2I-Adapters, engine/control.h; the plan's rows have their strengths. */
+  controls?: readonly NativeControl[] | undefined
+  guess?: boolean | undefined
   /** engine/variation.h Variation. */
   variation?: { subseeds: bigint[]; strength: number; fromHeight: number; fromWidth: number } | undefined
   tileX: boolean
@@ -61,6 +64,14 @@ export interface NativeGenerateJob {
   decode: boolean
   stepLatents: boolean
   previewEvery: number
+}
+
+export interface NativeControl {
+  id: number
+  adapter: boolean
+  pictures: readonly NativePicture[]
+  /** For each image of the batch, its picture. */
+  pictureOf: Int32Array
 }
 
 /** engine/repaint.h RepaintOptions. */
@@ -122,10 +133,35 @@ export interface NativeSession {
     timeIds?: Tensor | undefined
     timeCond?: Tensor | undefined
     noiseLevel?: Float32Array | undefined
+    residuals?: readonly Tensor[] | undefined
+    adapterMaps?: readonly Tensor[] | undefined
     blocks: boolean
   }): Promise<{ sample: Tensor; blocks?: Record<string, Tensor> }>
   vaeEncode(picture: Tensor): Promise<Tensor>
   vaeDecode(latents: Tensor): Promise<Tensor>
+  loadControl(
+    kind: 'controlnet' | 't2iAdapter',
+    id: number,
+    config: object,
+    files: readonly string[],
+    tensors: readonly (readonly [name: string, file: number, stored: string, view?: TensorView | undefined])[]
+  ): Promise<void>
+  unloadControl(kind: 'controlnet' | 't2iAdapter', id: number): Promise<void>
+  /** The residuals of the skips, and last the middle's. */
+  predictControl(
+    id: number,
+    request: {
+      sample: Tensor
+      timesteps: Float32Array
+      context: Tensor
+      picture: Tensor
+      textEmbeds?: Tensor | undefined
+      timeIds?: Tensor | undefined
+      scale: number
+      guess: boolean
+    }
+  ): Promise<Tensor[]>
+  adapterMaps(id: number, picture: NativePicture, height: number, width: number): Promise<Tensor[]>
   /** Pictures, resized to the latents' size times the factor → the posterior's moments [n, 2C, h, w], unscaled. */
   encodePictures(pictures: readonly NativePicture[], latentHeight: number, latentWidth: number): Promise<Tensor>
   /** Latents as the step loop has them → RGB [n, height, width, 3]. */

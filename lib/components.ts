@@ -63,6 +63,11 @@ export interface UNetRequest {
     /** Super-resolution (class_embed_type "timestep"): one for all, or one per sample. */
     noiseLevel?: number | readonly number[]
   }
+  /** Added to the skips and to the middle before the way up: a ControlNet's residuals, scaled. */
+  downBlockAdditionalResiduals?: readonly Tensor[]
+  midBlockAdditionalResidual?: Tensor
+  /** Added on the way down: a T2I-Adapter's features, scaled. */
+  downIntrablockAdditionalResiduals?: readonly Tensor[]
   /** Also return the output of conv_in, time_embedding, down0…, mid, up0… (default false). */
   blocks?: boolean
 }
@@ -93,19 +98,30 @@ export class UNet {
       throw invalidArgument('added.noiseLevel', `a number, or ${batch} of them`, level)
     for (const [name, t] of Object.entries({ textEmbeds, timeIds, timeCond }))
       if (t) checkTensor(`added.${name}`, t, [batch, null])
+    const down = request.downBlockAdditionalResiduals
+    const mid = request.midBlockAdditionalResidual
+    if ((down === undefined) !== (mid === undefined))
+      throw invalidArgument(
+        'downBlockAdditionalResiduals and midBlockAdditionalResidual',
+        'both or none',
+        down === undefined ? mid : down
+      )
+    const tensors = (name: string, list: readonly Tensor[]): readonly Tensor[] =>
+      list.map((t, i) => checkTensor(`${name}[${i}]`, t, [null, null, null, null]))
+    const maps = request.downIntrablockAdditionalResiduals
     return translating(
-      this.owner
-        .session()
-        .predict({
-          sample,
-          timesteps,
-          context,
-          textEmbeds,
-          timeIds,
-          timeCond,
-          noiseLevel,
-          blocks: request.blocks ?? false
-        })
+      this.owner.session().predict({
+        sample,
+        timesteps,
+        context,
+        textEmbeds,
+        timeIds,
+        timeCond,
+        noiseLevel,
+        residuals: down && mid ? tensors('downBlockAdditionalResiduals', [...down, mid]) : undefined,
+        adapterMaps: maps && tensors('downIntrablockAdditionalResiduals', maps),
+        blocks: request.blocks ?? false
+      })
     )
   }
 }

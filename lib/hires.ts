@@ -1,4 +1,5 @@
 /** AUTOMATIC1111's "hires fix": a picture painted small, enlarged, and painted on at the larger size. */
+import { controlParameters, type ResolvedControls } from './control-options.js'
 import { invalidArgument } from './errors.js'
 import { DiffusionImage } from './image.js'
 import type { ResolvedPicture } from './img2img-options.js'
@@ -55,11 +56,12 @@ const schedule = (h: ResolvedHires, consistency: boolean): { steps: number; stre
   return { steps: total, strength: Math.min((steps + 0.5) / total, 1) }
 }
 
-/** Text to image in two passes; events and timings go on through both. */
+/** Text to image in two passes; events and timings go on through both. Controls steer both. */
 export const paintTwice = async (
   o: ResolvedOptions,
   h: ResolvedHires,
-  models: Txt2ImgModels
+  models: Txt2ImgModels,
+  controls?: ResolvedControls
 ): Promise<GenerationResult> => {
   const listener = o.onStep
   let done = { step: 0, evaluation: 0 }
@@ -85,7 +87,9 @@ export const paintTwice = async (
   delete rest.onStep
   const first = await generate(
     { ...rest, outputType: latent ? 'latent' : 'image', ...(firstListener ? { onStep: firstListener } : {}) },
-    models
+    models,
+    undefined,
+    controls
   )
   before = done
   const resolved = (choice: Scheduler | string | undefined, usual: Scheduler): Scheduler =>
@@ -120,7 +124,7 @@ export const paintTwice = async (
     scheduler: secondScheduler,
     ...(secondListener ? { onStep: secondListener } : {})
   }
-  const result = await generate(second, models, {
+  const begin: ResolvedPicture = {
     task: 'img2img',
     ...enlarged(first, h, models.factor),
     masks: [],
@@ -130,9 +134,13 @@ export const paintTwice = async (
     scores: undefined,
     resizeMode: 'crop',
     repaint: undefined
-  })
+  }
+  const result = await generate(second, models, begin, controls)
   const seeds = result.seeds.map((seed, i) => (first.seeds[i] === null ? null : seed))
-  const fields = hiresFields(o.steps, h, secondScheduler.label.sampler)
+  const fields = {
+    ...(controls && controlParameters(controls)),
+    ...hiresFields(o.steps, h, secondScheduler.label.sampler)
+  }
   result.images.forEach((image, i) => {
     image.parameters = parametersText(o, firstScheduler, models, i, seeds[i] ?? null, undefined, fields)
   })

@@ -1,4 +1,5 @@
 /** The options of img2img, inpaint and edit: their meaning, defaults and checks, beyond txt2img's. */
+import { controlOptionNames, usesControlNet, type ControlOptions } from './control-options.js'
 import { invalidArgument } from './errors.js'
 import { loadImage, type ImageInput, type LoadedImage } from './image.js'
 import { checkTensor, type Tensor } from './tensor.js'
@@ -37,7 +38,7 @@ export interface Img2ImgOptions extends Omit<Txt2ImgOptions, 'latents' | 'hires'
   /** Where to begin: pictures, or latents [images, channels, h, w] as a result has them. */
   image: PictureInput | Tensor
   /**
-   * How much to change, 0..1: the share of the steps that run. Default 0.8 (SDXL 0.3). 0 runs none: the picture through
+   * How much to change, 0..1: the share of the steps that run. Default 0.8 (SDXL without ControlNets 0.3). 0 runs none: the picture through
    * the autoencoder and back.
    */
   strength?: number
@@ -54,7 +55,8 @@ export interface InpaintOptions
 }
 
 /** diffusers' StableDiffusionInstructPix2PixPipeline (Brooks et al. 2023): the prompt says what to change. Default 100 steps. */
-export interface EditOptions extends Omit<Txt2ImgOptions, 'guidanceRescale' | 'hires'>, ResizeOptions {
+export interface EditOptions
+  extends Omit<Txt2ImgOptions, 'guidanceRescale' | 'hires' | keyof ControlOptions>, ResizeOptions {
   image: PictureInput
   /** How strongly to keep to the picture, from 1; below, and with guidanceScale ≤ 1, there is no guidance. Default 1.5. */
   imageGuidanceScale?: number
@@ -141,7 +143,7 @@ const checkObject = (o: unknown): void => {
 
 export const resolveImg2Img = async (o: Img2ImgOptions, traits: PictureTraits): Promise<ResolvedCall> => {
   checkObject(o)
-  const strength = finite('strength', o.strength ?? (traits.xl ? 0.3 : 0.8), 0, 1)
+  const strength = finite('strength', o.strength ?? (traits.xl && !usesControlNet(o) ? 0.3 : 0.8), 0, 1)
   const latents = isTensor(o.image)
     ? checkTensor('image', o.image, [null, traits.latentChannels, null, null])
     : undefined
@@ -227,7 +229,7 @@ export const resolveEdit = async (o: EditOptions, traits: PictureTraits): Promis
     {
       name: 'edit',
       extra: ['image', 'imageGuidanceScale', 'resizeMode'],
-      without: ['guidanceRescale', 'hires'],
+      without: ['guidanceRescale', 'hires', ...controlOptionNames],
       steps: 100,
       sizeMultiple: traits.factor
     }

@@ -1,5 +1,13 @@
 import { basename } from 'node:path'
 import { native, translating, translatingSync, type NativeSession } from './binding.js'
+import { ControlModels, type ControlNet, type LoadControlOptions, type T2iAdapter } from './control.js'
+import {
+  controlSize,
+  mentionsControl,
+  resolveControls,
+  type ControlOptions,
+  type ResolvedControls
+} from './control-options.js'
 import { disposedError, TextEncoder, UNet, Vae } from './components.js'
 import { DiffusionError, invalidArgument, unsupported } from './errors.js'
 import { addNoise, type AddNoiseOptions, type AddNoiseResult } from './forward-diffusion.js'
@@ -21,12 +29,13 @@ import {
   type Img2ImgOptions,
   type InpaintOptions
 } from './img2img-options.js'
+import { checkScheduler, chooseScheduler } from './pipeline-scheduler.js'
 import { resolveSource } from './source.js'
 import { resolveSuperResolution, type SuperResolutionOptions } from './super-resolution.js'
 import { paintedChannels, taskError, tasks, tasksOf, unetChannelsError, type Task } from './tasks.js'
 import type { Tokenizer } from './tokenizer/tokenizer.js'
 import { generate, type GenerationResult, type Txt2ImgModels } from './txt2img.js'
-import { resolveOptions, type StepEvent, type Txt2ImgOptions } from './txt2img-options.js'
+import { resolveOptions, type ResolvedOptions, type StepEvent, type Txt2ImgOptions } from './txt2img-options.js'
 import { integerIn, knownKeys, oneOf } from './validate.js'
 
 export interface LoadOptions {
@@ -114,6 +123,7 @@ export class Pipeline {
   readonly textEncoder2: TextEncoder | undefined
   readonly unet: UNet
   private readonly autoencoder: Vae | undefined
+  private readonly controls: ControlModels
   private current: Scheduler
   private disposed: Promise<void> | undefined
 
@@ -147,6 +157,9 @@ export class Pipeline {
         vaeFactor(vae)
       )
     this.current = scheduler
+    const unet = folder.unet.config
+    const controlled = vae && { unet, latentChannels: vae.latentChannels, factor: vaeFactor(vae) }
+    this.controls = new ControlModels(owner, controlled, readHeader)
   }
 
   /**
@@ -218,26 +231,37 @@ export class Pipeline {
   /** Text to image. @throws DiffusionError; signal.reason when aborted; what onStep throws */
   async txt2img(options: Txt2ImgOptions): Promise<GenerationResult> {
     const models = this.modelsFor('txt2img', options)
-    const o = resolveOptions(options, models)
-    if (o.hires && !this.autoencoder)
-      throw unsupported('hires is for models with an autoencoder; a cascade has superResolution for it')
-    return o.hires ? paintTwice(o, o.hires, models) : generate(o, models)
+    const run = (o: ResolvedOptions, controls?: ResolvedControls): Promise<GenerationResult> => {
+      if (o.hires && !this.autoencoder)
+        throw unsupported('hires is for models with an autoencoder; a cascade has superResolution for it')
+      return o.hires ? paintTwice(o, o.hires, models, controls) : generate(o, models, undefined, controls)
+    }
+    if (!mentionsControl(options)) return run(resolveOptions(options, models))
+    const controls = await this.controlsFor('txt2img', options, models)
+    const size = controls && controlSize(controls)
+    return run(resolveOptions(options, size ? { ...models, defaultSize: size } : models), controls)
   }
 
   /** A picture painted anew, as far as `strength` says. @throws as txt2img */
   async img2img(options: Img2ImgOptions): Promise<GenerationResult> {
     const models = this.modelsFor('img2img', options)
-    const call = await resolveImg2Img(options, models)
+    const [call, controls] = await Promise.all([
+      resolveImg2Img(options, models),
+      this.controlsFor('img2img', options, models)
+    ])
     this.session() // disposed of meanwhile?
-    return generate(call.options, models, call.picture)
+    return generate(call.options, models, call.picture, controls)
   }
 
   /** The part of a picture that `mask` shows, painted anew. @throws as txt2img */
   async inpaint(options: InpaintOptions): Promise<GenerationResult> {
     const models = this.modelsFor('inpaint', options)
-    const call = await resolveInpaint(options, models)
+    const [call, controls] = await Promise.all([
+      resolveInpaint(options, models),
+      this.controlsFor('inpaint', options, models)
+    ])
     this.session() // disposed of meanwhile?
-    return generate(call.options, models, call.picture)
+    return generate(call.options, models, call.picture, controls)
   }
 
   /** A picture carried on beyond its edges. @throws as txt2img */
@@ -261,7 +285,7 @@ export class Pipeline {
     const noising = createScheduler({ ...config, _class_name: className })
     const call = await resolveSuperResolution(options, models, noising)
     this.session() // disposed of meanwhile?
-    return generate(call.options, models, undefined, call.upscale)
+    return generate(call.options, models, undefined, undefined, call.upscale)
   }
 
   private run<T extends Task>(task: T, options: TaskOptions[T]): Promise<GenerationResult> {
@@ -303,6 +327,38 @@ export class Pipeline {
     }
   }
 
+  /** The loaded ControlNets and T2I-Adapters, in the order of loading. */
+  get controlNets(): readonly ControlNet[] {
+    return this.controls.controlNets
+  }
+  get t2iAdapters(): readonly T2iAdapter[] {
+    return this.controls.t2iAdapters
+  }
+
+  /**
+   * Loads a ControlNet beside the model, for the option controlImage: a diffusers folder, or one .safetensors file in the
+   * original layout or with diffusers' names. The model itself stays as it is.
+   * @throws DiffusionError as fromPretrained; ERR_ND_MODEL_FORMAT where it does not fit the model, naming what differs
+   */
+  loadControlNet(source: string, options: LoadControlOptions = {}): Promise<ControlNet> {
+    return this.controls.loadControlNet(source, options)
+  }
+
+  /** Frees one ControlNet, or all, once the calls before have run. */
+  async unloadControlNet(name?: string): Promise<void> {
+    return this.controls.unloadControlNet(name)
+  }
+
+  /** The same for a T2I-Adapter, for the option adapterImage. @throws as loadControlNet */
+  loadT2iAdapter(source: string, options: LoadControlOptions = {}): Promise<T2iAdapter> {
+    return this.controls.loadT2iAdapter(source, options)
+  }
+
+  /** Frees one T2I-Adapter, or all, once the calls before have run. */
+  async unloadT2iAdapter(name?: string): Promise<void> {
+    return this.controls.unloadT2iAdapter(name)
+  }
+
   /**
    * The forward process: a picture encoded, noised to several timesteps and decoded, to be looked at. Works with every
    * model.
@@ -338,6 +394,18 @@ export class Pipeline {
   private session(): NativeSession {
     if (this.disposed) throw disposedError()
     return this.native
+  }
+
+  /** Without a word about ControlNets or adapters there is nothing to wait for. */
+  private async controlsFor(
+    task: 'txt2img' | 'img2img' | 'inpaint',
+    options: ControlOptions,
+    models: Txt2ImgModels
+  ): Promise<ResolvedControls | undefined> {
+    if (!mentionsControl(options)) return undefined
+    const controls = await resolveControls(options, this.controls, models, task)
+    this.session() // disposed of meanwhile?
+    return controls.controls.length ? controls : undefined
   }
 
   /** Checks what comes before the options: a live pipeline, a model for the task, a real scheduler. */
@@ -415,36 +483,4 @@ const chooseDevice = (device: string, dtype: string): { device: string; reason: 
   if (dtype === 'float16' || dtype === 'bfloat16')
     throw unsupported(`dtype '${dtype}' is not supported on the CPU, which computes in float32; use 'auto'`)
   return { device: 'cpu', reason: device === 'cpu' ? 'asked for' : `no CUDA: ${cudaReason}` }
-}
-
-const checkScheduler = (value: unknown): Scheduler => {
-  if (!(value instanceof Scheduler))
-    throw invalidArgument('scheduler', 'a scheduler instance, class name or label', value)
-  return value as Scheduler
-}
-
-const chooseScheduler = (choice: Scheduler | string | undefined, folder: ModelFolder): Scheduler => {
-  if (choice !== undefined && typeof choice !== 'string') return checkScheduler(choice)
-  const config = { ...folder.scheduler.config, _class_name: folder.scheduler.className }
-  const make = (corrections: object): Scheduler =>
-    choice === undefined
-      ? createScheduler({ ...config, ...corrections })
-      : createScheduler(choice, { ...config, ...corrections })
-  const scheduler = make({})
-  const { className } = folder
-  const corrected = ['StableDiffusionPipeline', 'StableDiffusionImg2ImgPipeline', 'StableDiffusionInpaintPipeline']
-  if (!corrected.includes(className)) return scheduler
-  // As these pipelines of diffusers correct configs that are older than these fields.
-  const inpaint = className === 'StableDiffusionInpaintPipeline'
-  const { stepsOffset, clipSample, skipPrkSteps } = scheduler.config as {
-    stepsOffset?: number
-    clipSample?: boolean
-    skipPrkSteps?: boolean
-  }
-  const corrections = {
-    ...(stepsOffset !== undefined && stepsOffset !== 1 ? { steps_offset: 1 } : {}),
-    ...(clipSample && !inpaint ? { clip_sample: false } : {}),
-    ...(skipPrkSteps === false && inpaint ? { skip_prk_steps: true } : {})
-  }
-  return Object.keys(corrections).length ? make(corrections) : scheduler
 }

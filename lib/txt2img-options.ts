@@ -1,4 +1,5 @@
 /** The options of txt2img: their meaning, defaults and checks. */
+import { controlOptionNames, type ControlOptions } from './control-options.js'
 import { invalidArgument } from './errors.js'
 import type { DiffusionImage } from './image.js'
 import type { Scheduler } from './schedulers/index.js'
@@ -8,7 +9,7 @@ import { resolveVariation, variationNames, type ResolvedVariation, type Variatio
 import { bool, finite, integerIn, knownKeys, oneOf, pairOfIntegers, seedOf } from './validate.js'
 
 /** diffusers' arguments in camelCase (num_inference_steps is `steps`, num_images_per_prompt is `count`, generator is `seed`). */
-export interface Txt2ImgOptions extends VariationOptions {
+export interface Txt2ImgOptions extends VariationOptions, ControlOptions {
   /** Several prompts make one batch. */
   prompt?: string | readonly string[]
   /** One for all, or one per prompt; default empty. */
@@ -132,6 +133,7 @@ const known: readonly (keyof Txt2ImgOptions)[] = [
   'preview',
   'stepLatents',
   'onStep',
+  ...controlOptionNames,
   'hires',
   ...variationNames,
   ...xlOnly

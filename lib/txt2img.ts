@@ -7,6 +7,7 @@ import {
   type NativeSession,
   type NativeStepEvent
 } from './binding.js'
+import { controlInputs, controlParameters, withControlScales, type ResolvedControls } from './control-options.js'
 import { guidanceEmbedding, pictureTimeIds, promptInput, timeIds, type TextTraits } from './conditions.js'
 import { invalidArgument } from './errors.js'
 import { DiffusionImage } from './image.js'
@@ -55,24 +56,30 @@ const plainSeed = (seed: bigint): number | bigint => (seed <= Number.MAX_SAFE_IN
 
 /**
  * @param picture what to begin with; none for text to image
+ * @param controls ControlNets and adapters; none without
  * @param upscale the small picture of super-resolution
  */
 export const generate = async (
   o: ResolvedOptions,
   models: Txt2ImgModels,
   picture?: ResolvedPicture,
+  controls?: ResolvedControls,
   upscale?: NativeGenerateJob['upscale']
 ): Promise<GenerationResult> => {
   const started = performance.now()
   const warnings: string[] = []
   o.signal?.throwIfAborted()
 
+  if (controls && picture?.repaint?.region !== undefined)
+    throw invalidArgument('paddingMaskCrop', 'nothing next to ControlNets and adapters', picture.repaint.region)
+
   // 1. What to run.
   const scheduler =
     typeof o.scheduler === 'string'
       ? createScheduler(o.scheduler, models.scheduler.toJSON())
       : (o.scheduler ?? models.scheduler)
-  const { plan, branches, picture: input } = compile(o, scheduler, picture, models)
+  const { plan: own, branches, picture: input } = compile(o, scheduler, picture, models)
+  const plan = controls ? withControlScales(own, controls) : own
   const guided = branches > 1
   warnings.push(...(scheduler === models.scheduler ? [] : scheduler.warnings))
   const latentHeight = Math.floor(o.height / models.factor)
@@ -95,6 +102,7 @@ export const generate = async (
     latents: o.latents?.data,
     picture: input,
     upscale,
+    ...(controls ? controlInputs(controls, o) : {}),
     ...nativeVariation(o.variation, models.factor),
     decode: o.outputType === 'image',
     stepLatents: o.stepLatents,
@@ -130,8 +138,9 @@ export const generate = async (
   // 3. The pictures.
   const seeds = imageSeeds(o, plan, picture)
   const images = o.outputType === 'latent' ? [] : splitPictures(result.pixels, result.width, result.height)
+  const steered = controls && controlParameters(controls)
   images.forEach((image, i) => {
-    image.parameters = parametersText(o, scheduler, models, i, seeds[i] ?? null, picture)
+    image.parameters = parametersText(o, scheduler, models, i, seeds[i] ?? null, picture, steered)
   })
   return {
     images,

@@ -30,7 +30,9 @@ const buildNative = async () => {
       'warn'
     ])
   const jobs = process.env.ND_JOBS ?? String(availableParallelism())
-  await cmakeJs('configure', '--CDND_TESTS=ON', '--CDCMAKE_EXPORT_COMPILE_COMMANDS=ON')
+  // ND_CUDA=OFF spares the minutes that nvcc takes; ON makes its absence an error.
+  const cuda = process.env.ND_CUDA ?? 'AUTO'
+  await cmakeJs('configure', '--CDND_TESTS=ON', '--CDCMAKE_EXPORT_COMPILE_COMMANDS=ON', `--CDND_CUDA=${cuda}`)
   await cmakeJs('build', '--parallel', jobs)
 }
 

@@ -12,7 +12,7 @@
 //
 // Bounds: 4·B·heads·Lq·Lk·d FLOP at the rate of mma.sync, or B·heads·Lq·Lk exponentials at 16 per clock and
 // multiprocessor (H200: 3.9 T/s, the tighter bound for d = 40 and close to it for 64). Not yet measured.
-#include "cuda/kernels/attention.h"
+#include "cuda/kernels/attention-hopper.h"
 
 #include <algorithm>
 
@@ -21,18 +21,6 @@
 
 namespace nd::cuda {
 namespace {
-
-template <class T>
-struct AttentionParams {
-  Global<const T> q, k, v;
-  Global<T> y;
-  int64_t qStride, kStride, vStride, yStride;
-  int lq, lk, d;
-  float scale;  // times log2(e): weights are powers of 2
-  bool causal;
-  bool wide;   // q, k and v allow 16-byte copies
-  bool pairs;  // rows of y allow 4-byte stores
-};
 
 /// The shape of a block for head widths up to kWidth.
 template <int kWidth_, int kKeys_, int kWarps_, int kRowTiles_, int kGroups_ = 1>
@@ -100,45 +88,6 @@ ND_DEVICE void scoreTile(float (&s)[P::kRowTiles][P::kKeys / 8][4], Shared<const
   }
 }
 
-/// Turns 16 rows of scores into weights under their new maxima, and rescales what was summed under the old
-/// ones. A lane has rows g and g + 8: [h] below.
-template <class P>
-ND_DEVICE void softmaxTile(float (&s)[P::kKeys / 8][4], float (&o)[P::kColumnTiles][4], float (&maximum)[2],
-                           float (&sum)[2], float scale, int query, int key, int lk, bool causal) {
-  const int t = laneId() % 4;
-#pragma unroll
-  for (int h = 0; h < 2; h++) {
-    const int last = causal ? min(query + 8 * h, lk - 1) : lk - 1;  // key that the row sees
-    float most = maximum[h];
-#pragma unroll
-    for (int j = 0; j < P::kKeys / 8; j++)
-#pragma unroll
-      for (int e = 0; e < 2; e++) {
-        float& value = s[j][2 * h + e];
-        value = key + 8 * j + 2 * t + e <= last ? value * scale : -INFINITY;
-        most = fmaxf(most, value);
-      }
-    most = fmaxf(most, shuffleXor(most, 1));
-    most = fmaxf(most, shuffleXor(most, 2));
-    // The first tile has key 0, which every row sees: the maximum is a number (or the row is NaN, and stays
-    // so).
-    const float keep = fastExp2(maximum[h] - most);
-    maximum[h] = most;
-    float total = 0;
-#pragma unroll
-    for (int j = 0; j < P::kKeys / 8; j++)
-#pragma unroll
-      for (int e = 0; e < 2; e++) {
-        float& value = s[j][2 * h + e];
-        value = fastExp2(value - most);
-        total += value;
-      }
-    sum[h] = sum[h] * keep + total;  // of this lane's columns; the lanes add up at the end
-#pragma unroll
-    for (int j = 0; j < P::kColumnTiles; j++) o[j][2 * h] *= keep, o[j][2 * h + 1] *= keep;
-  }
-}
-
 /// o += weights · v for a warp's rows and columns.
 template <class P, class T>
 ND_DEVICE void valueTile(float (&o)[P::kRowTiles][P::kColumnTiles][4],
@@ -149,12 +98,7 @@ ND_DEVICE void valueTile(float (&o)[P::kRowTiles][P::kColumnTiles][4],
     if (16 * step >= keys) continue;
     uint32_t a[P::kRowTiles][4];
 #pragma unroll
-    for (int i = 0; i < P::kRowTiles; i++)
-#pragma unroll
-      for (int e = 0; e < 4; e++) {
-        const float(&from)[4] = s[i][2 * step + e / 2];
-        a[i][e] = pack2<T>(from[2 * (e % 2)], from[2 * (e % 2) + 1]);
-      }
+    for (int i = 0; i < P::kRowTiles; i++) weightOperand<T>(a[i], s[i][2 * step], s[i][2 * step + 1]);
     const Shared<const T> row = v + (16 * step + lane % 16) * P::kPitch;
 #pragma unroll
     for (int j = 0; j + 1 < P::kColumnTiles; j += 2) {
@@ -220,27 +164,7 @@ __global__ void __launch_bounds__(P::kThreads) attentionKernel(const AttentionPa
 
 #pragma unroll
   for (int i = 0; i < P::kRowTiles; i++)
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-      float total = sum[i][h];
-      total += shuffleXor(total, 1);
-      total += shuffleXor(total, 2);
-      const int query = q0 + rows + 16 * i + lane / 4 + 8 * h;
-      if (query >= p.lq) continue;
-      const Global<T> row = p.y + ((batch * p.lq + query) * p.yStride + head);
-      const float scale = 1 / total;
-#pragma unroll
-      for (int j = 0; j < P::kColumnTiles; j++) {
-        const int column = columns + 8 * j + lane % 4 * 2;
-        const float first = o[i][j][2 * h] * scale, second = o[i][j][2 * h + 1] * scale;
-        if (p.pairs && column + 1 < p.d) {
-          store4(row + column, pack2<T>(first, second));
-        } else {
-          if (column < p.d) row[column] = fromFloat<T>(first);
-          if (column + 1 < p.d) row[column + 1] = fromFloat<T>(second);
-        }
-      }
-    }
+    storeRows<P>(p, o[i], sum[i], q0 + rows + 16 * i + lane / 4, columns, head, batch);
 }
 
 template <class P, class T>
@@ -275,6 +199,7 @@ static void attentionOf(const Launch& launch_, const AttentionArgs& a) {
   p.wide = wide(a.q) && wide(a.k) && wide(a.v);
   p.pairs = reinterpret_cast<uintptr_t>(a.y.data) % 4 == 0 && a.y.stride % 2 == 0 && d % 2 == 0;
   if (p.lq == 0 || p.lk == 0 || batch == 0) return;
+  if (launch_.capability == 90 && hopperAttentionFits(a)) return attentionHopper<T>(launch_, a, p);
 
   // The narrowest that holds the width. 32 rows per warp, where the registers allow it, halve what is read of
   // k and v from shared memory, which 16 rows use as fast as it can be read.

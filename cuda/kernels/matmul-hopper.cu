@@ -92,9 +92,10 @@ ND_DEVICE void consume(const HopperParams<T>& p, Shared<T> a, Shared<T> b, Share
       shared<float>(L::kStaging + warp * stagingBytes(L::kSlab), 16 * stagingPitch(L::kSlab));
   int stage = 0, parity = 0;
   for (int tile = static_cast<int>(blockIdx.x); tile < p.tiles; tile += static_cast<int>(gridDim.x)) {
-    float sums[kTileN / 2];
+    float sums[kTileN / 8][4];
 #pragma unroll
-    for (int i = 0; i < kTileN / 2; i++) sums[i] = 0;
+    for (int i = 0; i < kTileN / 2; i++) sums[i / 4][i % 4] = 0;
+
     int last = stage;
     for (int step = 0; step < steps; step++) {
       mbarrierWait(full + stage, parity);
@@ -124,7 +125,7 @@ ND_DEVICE void consume(const HopperParams<T>& p, Shared<T> a, Shared<T> b, Share
     for (int slab = 0; slab < kTileN / L::kSlab; slab++)
       finishRows<L::kSlab / 8>(
           q, staging, box.n * kTileN + slab * L::kSlab,
-          [&](int j, int e) { return sums[(slab * L::kSlab / 8 + j) * 4 + e]; }, rowOf);
+          [&](int j, int e) { return sums[slab * L::kSlab / 8 + j][e]; }, rowOf);
   }
 }
 

@@ -2,6 +2,7 @@
 // store.
 #pragma once
 
+#include "cuda/kernels/activation.h"
 #include "cuda/kernels/matmul.h"
 #include "cuda/tile/platform.h"
 
@@ -23,19 +24,6 @@ struct MatmulParams {
   bool geglu;
   bool wideRows;  // rows of y and residual allow 16-byte accesses
 };
-
-ND_DEVICE float activate(float x, Activation activation) {
-  switch (activation) {
-    case Activation::Silu:
-      return fastDivide(x, 1 + fastExp(-x));
-    case Activation::Gelu:
-      return 0.5f * x * (1 + erff(x * 0.70710678f));
-    case Activation::QuickGelu:
-      return fastDivide(x, 1 + fastExp(-1.702f * x));
-    default:
-      return x;
-  }
-}
 
 /// value · gelu(gate) of four pairs → four results of row m, columns n0 / 2 on.
 template <class T>

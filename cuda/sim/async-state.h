@@ -32,11 +32,11 @@ struct Accumulators {
 };
 
 struct Product {
-  float* accumulators;  // of lane 0: the key
-  uint64_t a, b;
-  int columns;
-  float (*toFloat)(uint16_t);
-  std::vector<uint16_t> operands;  // at the time of issue: nobody may change them before the end
+  float* accumulators;              // of lane 0: the key
+  Issue issue;                      // of lane 0
+  std::vector<uint16_t> registers;  // A [16, 16] where it comes in registers
+  std::vector<uint16_t>
+      operands;  // in shared memory at the time of issue: nobody may change them before the end
 };
 
 struct WarpAsync {

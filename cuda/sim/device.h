@@ -38,6 +38,8 @@ struct alignas(16) Vec16 {
 };
 inline float bitsToFloat(uint32_t bits) { return std::bit_cast<float>(bits); }
 inline uint32_t floatToBits(float value) { return std::bit_cast<uint32_t>(value); }
+inline double bitsToDouble(uint64_t bits) { return std::bit_cast<double>(bits); }
+inline uint64_t doubleToBits(double value) { return std::bit_cast<uint64_t>(value); }
 
 /// A pointer into an allocation of the simulated device.
 template <class T>

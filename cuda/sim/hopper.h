@@ -33,14 +33,24 @@ void tensorLoad(uint32_t to, const TensorMapFields&, uint32_t mbarrier, const st
 void wgmmaFence();
 void wgmmaCommit();
 void wgmmaWait(int pending);
-/// d[64, columns] += A[64, 16] B[16, columns], both K-major in shared memory: the warp's 16 rows, when it
-/// waits for them. `toFloat` converts 16 bits of the operands' type.
-void wgmmaIssue(float* d, int columns, uint64_t a, uint64_t b, float (*toFloat)(uint16_t), const Site& site);
+/// A lane's part of a product: d[64, columns] += A[64, 16] B[16, columns], computed when the warp waits for
+/// it.
+struct Issue {
+  float* d;
+  const uint32_t* words;  // A in registers, or null and
+  uint64_t a, b;          // descriptors of shared memory; A is K-contiguous
+  int columns;
+  bool transposed;  // B is N-contiguous
+  float (*toFloat)(uint16_t);
+};
+void wgmmaIssue(const Issue&, const Site& site);
 
-/// Where element (row, k) of an operand lies, decoded from its 64-bit descriptor: start address, leading and
-/// stride byte offsets (units of 16 bytes in bits 0–13, 16–29, 32–45) and the swizzle mode (bits 62–63: none,
-/// 128, 64, 32 bytes).
+/// Where 8 consecutive elements of an operand begin, decoded from its 64-bit descriptor: start address,
+/// leading and stride byte offsets (units of 16 bytes in bits 0–13, 16–29, 32–45) and the swizzle mode (bits
+/// 62–63: none, 128, 64, 32 bytes). K-contiguous: row (of M or N) and k, a multiple of 8.
 uint32_t operandOffset(uint64_t descriptor, int row, int k);
+/// N-contiguous, swizzled: n, a multiple of 8, and k.
+uint32_t transposedOffset(uint64_t descriptor, int n, int k);
 
 /// Per launch.
 void resetAsync();

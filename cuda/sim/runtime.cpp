@@ -42,6 +42,28 @@ Range findAllocation(const void* at) {
   return {next->first, next->first + next->second};
 }
 
+bool addMemory(void* at, size_t bytes) {
+  Memory& m = memory();
+  const std::lock_guard lock(m.lock);
+  if (m.used + bytes > m.limit) return false;
+  m.used += bytes;
+  const char* first = static_cast<const char*>(at);
+  auto next = m.blocks.lower_bound(first);
+  if (next != m.blocks.begin())
+    if (const auto before = std::prev(next); before->first + before->second == first) {
+      before->second += bytes;
+      return true;
+    }
+  m.blocks[first] = bytes;
+  return true;
+}
+void removeMemory(void* at, size_t bytes) {
+  Memory& m = memory();
+  const std::lock_guard lock(m.lock);
+  m.used -= bytes;
+  m.blocks.erase(static_cast<const char*>(at));  // of a joined range: with its first part
+}
+
 void setMemoryLimit(size_t bytes) {
   const std::lock_guard lock(memory().lock);
   memory().limit = bytes;
@@ -189,6 +211,15 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
     for (const auto& step : *work) step();
   });
   return cudaSuccess;
+}
+cudaError_t cudaGraphExecUpdate(cudaGraphExec_t exec, cudaGraph_t graph, cudaGraphExecUpdateResultInfo* info) {
+  info->result = 0;
+  if (exec->work->size() != graph->work->size()) return cudaErrorGraphExecUpdateFailure;
+  exec->work = graph->work;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphGetNodes(cudaGraph_t graph, void*, size_t* count) {
+  return *count = graph->work->size(), cudaSuccess;
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
   delete graph;

@@ -10,8 +10,10 @@ enum cudaError_t {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
+  cudaErrorInsufficientDriver = 35,
   cudaErrorNoDevice = 100,
-  cudaErrorNotReady = 600
+  cudaErrorNotReady = 600,
+  cudaErrorGraphExecUpdateFailure = 910
 };
 const char* cudaGetErrorName(cudaError_t);
 const char* cudaGetErrorString(cudaError_t);
@@ -85,6 +87,11 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t from, cudaEven
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long flags = 0);
+struct cudaGraphExecUpdateResultInfo {
+  int result;
+};
+cudaError_t cudaGraphExecUpdate(cudaGraphExec_t exec, cudaGraph_t graph, cudaGraphExecUpdateResultInfo* info);
+cudaError_t cudaGraphGetNodes(cudaGraph_t graph, void* nodes, size_t* count);
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
 cudaError_t cudaGraphDestroy(cudaGraph_t graph);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
@@ -96,6 +103,10 @@ struct Range {
   const char *first = nullptr, *end = nullptr;
 };
 Range findAllocation(const void* at);
+/// Memory that was not got from cudaMalloc becomes the device's; what follows on a registered part joins it. False
+/// beyond the limit.
+bool addMemory(void* at, size_t bytes);
+void removeMemory(void* at, size_t bytes);
 /// Bytes that cudaMalloc gives in all; tests of memory shortage lower it.
 void setMemoryLimit(size_t bytes);
 /// Runs now, or when the graph that the stream is recording is launched.

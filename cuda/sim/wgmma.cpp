@@ -8,16 +8,31 @@
 
 namespace nd::cuda::sim {
 
+static uint32_t field(uint64_t descriptor, int bit) {
+  return static_cast<uint32_t>(descriptor >> bit & 0x3fff) * 16;
+}
+
+/// Bytes of a swizzled row; 0: no swizzle.
+static uint32_t swizzlePitch(uint64_t descriptor) {
+  if (descriptor >> 49 & 7)
+    report("wgmma descriptor: a base offset, for operands that do not start at a multiple of the swizzle");
+  constexpr uint32_t kPitch[] = {0, 128, 64, 32};
+  return kPitch[descriptor >> 62];
+}
+
 uint32_t operandOffset(uint64_t d, int row, int k) {
-  const auto field = [&](int bit) { return static_cast<uint32_t>(d >> bit & 0x3fff) * 16; };
-  const uint32_t start = field(0), leading = field(16), stride = field(32);
-  const auto mode = static_cast<int>(d >> 62);
-  if (d >> 49 & 7)
-    report("wgmma descriptor: a base offset is for operands that do not start at a multiple of the swizzle");
-  if (mode == 0)  // 8 × 16-byte core matrices: `leading` apart along K, `stride` along the rows
-    return start + row / 8 * stride + row % 8 * 16 + k / 8 * leading + k % 8 * 2;
-  const uint32_t pitch = mode == 1 ? 128 : mode == 2 ? 64 : 32;
+  const uint32_t start = field(d, 0), leading = field(d, 16), stride = field(d, 32), pitch = swizzlePitch(d);
+  if (pitch == 0)  // 8 × 16-byte core matrices: `leading` apart along K, `stride` along the rows
+    return start + row / 8 * stride + row % 8 * 16 + k / 8 * leading;
   const uint32_t address = start + row / 8 * stride + row % 8 * pitch + static_cast<uint32_t>(k) * 2;
+  return address ^ ((address >> 7 & (pitch / 16 - 1)) << 4);
+}
+
+uint32_t transposedOffset(uint64_t d, int n, int k) {
+  const uint32_t start = field(d, 0), leading = field(d, 16), stride = field(d, 32), pitch = swizzlePitch(d);
+  if (pitch == 0) report("wgmma descriptor: an N-contiguous operand without swizzle");
+  const int across = static_cast<int>(pitch / 2);  // elements of a row
+  const uint32_t address = start + n / across * leading + k / 8 * stride + k % 8 * pitch + n % across * 2;
   return address ^ ((address >> 7 & (pitch / 16 - 1)) << 4);
 }
 
@@ -45,28 +60,29 @@ static void checkOperand(uint32_t offset) {
   s.shadow.add(g, {static_cast<uint16_t>(warp), false, s.warpClock(me / 32)});
 }
 
-/// Rows of A of this warp, then of B: 16 elements each.
-static std::vector<uint16_t> operands(const Product& p, bool check) {
+/// What shared memory holds: the warp's rows of A (unless in registers) [16, 16], then B [columns, 16] or
+/// transposed [16, columns].
+static std::vector<uint16_t> operands(const Issue& p) {
   const BlockState& s = state();
-  const int first = s.current->id / 32 % 4 * 16;
-  std::vector<uint16_t> values(static_cast<size_t>(16 + p.columns) * 16);
-  for (int i = 0; i < 16 + p.columns; i++)
-    for (int k = 0; k < 16; k += 8) {
-      const uint32_t at = i < 16 ? operandOffset(p.a, first + i, k) : operandOffset(p.b, i - 16, k);
-      if (check) checkOperand(at);
-      std::memcpy(&values[i * 16 + k], s.base + at, 16);
-    }
+  std::vector<uint16_t> values;
+  const auto read = [&](uint32_t at) {
+    checkOperand(at);
+    const size_t end = values.size();
+    values.resize(end + 8);
+    std::memcpy(&values[end], s.base + at, 16);
+  };
+  if (!p.words)
+    for (int i = 0; i < 16; i++)
+      for (int k = 0; k < 16; k += 8) read(operandOffset(p.a, s.current->id / 32 % 4 * 16 + i, k));
+  if (p.transposed) {
+    for (int k = 0; k < 16; k++)
+      for (int n = 0; n < p.columns; n += 8) read(transposedOffset(p.b, n, k));
+  } else {
+    for (int n = 0; n < p.columns; n++)
+      for (int k = 0; k < 16; k += 8) read(operandOffset(p.b, n, k));
+  }
   return values;
 }
-
-namespace {
-struct Issue {
-  float* d;
-  uint64_t a, b;
-  int columns;
-  float (*toFloat)(uint16_t);
-};
-}  // namespace
 
 /// Register i of a lane: row and column of the accumulators (PTX's fragment of wgmma.m64nNk16 D).
 static size_t place(int lane, int i, int columns) {
@@ -74,8 +90,20 @@ static size_t place(int lane, int i, int columns) {
   return static_cast<size_t>(row) * columns + column;
 }
 
-void wgmmaIssue(float* d, int columns, uint64_t a, uint64_t b, float (*toFloat)(uint16_t), const Site& site) {
-  Issue mine{d, a, b, columns, toFloat};
+/// A of all lanes' registers, laid out as mma's.
+static std::vector<uint16_t> registersOf(void** lanes) {
+  std::vector<uint16_t> a(16 * 16);
+  for (int lane = 0; lane < 32; lane++)
+    for (int i = 0; i < 4; i++) {
+      const uint32_t word = static_cast<Issue*>(lanes[lane])->words[i];
+      const int at = (lane / 4 + i % 2 * 8) * 16 + lane % 4 * 2 + i / 2 * 8;
+      a[at] = static_cast<uint16_t>(word), a[at + 1] = static_cast<uint16_t>(word >> 16);
+    }
+  return a;
+}
+
+void wgmmaIssue(const Issue& issue, const Site& site) {
+  Issue mine = issue;
   warpCollective(site, &mine, [](void** lanes, int count) {
     if (count != 32) report("wgmma by a warp of less than 32 lanes");
     WarpAsync& warp = ownWarp();
@@ -98,8 +126,8 @@ void wgmmaIssue(float* d, int columns, uint64_t a, uint64_t b, float (*toFloat)(
       }
     }
     acc.underWay++;
-    Product product{first.d, first.a, first.b, first.columns, first.toFloat, {}};
-    product.operands = operands(product, true);
+    Product product{first.d, first, {}, operands(first)};
+    if (first.words) product.registers = registersOf(lanes);
     warp.open.push_back(std::move(product));
   });
 }
@@ -113,21 +141,26 @@ void wgmmaCommit() {
 }
 
 static void complete(WarpAsync& warp, const Product& p) {
-  if (operands(p, true) != p.operands)
+  const int columns = p.issue.columns;
+  if (operands(p.issue) != p.operands)
     report("wgmma: its operands in shared memory changed before anybody waited for it");
-  Accumulators& acc = warp.accumulators[p.accumulators];
-  std::vector<float> a(16 * 16), b(static_cast<size_t>(16) * p.columns);
-  for (int i = 0; i < 16 * 16; i++) a[i] = p.toFloat(p.operands[i]);
-  for (int n = 0; n < p.columns; n++)
-    for (int k = 0; k < 16; k++) b[k * p.columns + n] = p.toFloat(p.operands[(16 + n) * 16 + k]);
-  for (int m = 0; m < 16; m++) {
-    float* to = acc.values.data() + static_cast<size_t>(m) * p.columns;
+  const uint16_t* a = p.issue.words ? p.registers.data() : p.operands.data();
+  const uint16_t* b = p.operands.data() + (p.issue.words ? 0 : 16 * 16);
+  std::vector<float> rows(static_cast<size_t>(16) * columns);  // of B, [16, columns]
+  for (int n = 0; n < columns; n++)
     for (int k = 0; k < 16; k++)
-      for (int n = 0; n < p.columns; n++) to[n] += a[m * 16 + k] * b[k * p.columns + n];
+      rows[k * columns + n] = p.issue.toFloat(b[p.issue.transposed ? k * columns + n : n * 16 + k]);
+  Accumulators& acc = warp.accumulators[p.accumulators];
+  for (int m = 0; m < 16; m++) {
+    float* to = acc.values.data() + static_cast<size_t>(m) * columns;
+    for (int k = 0; k < 16; k++) {
+      const float value = p.issue.toFloat(a[m * 16 + k]);
+      for (int n = 0; n < columns; n++) to[n] += value * rows[k * columns + n];
+    }
   }
   if (--acc.underWay) return;
   for (int lane = 0; lane < 32; lane++)
-    for (int r = 0; r < p.columns / 2; r++) acc.lanes[lane][r] = acc.values[place(lane, r, p.columns)];
+    for (int r = 0; r < columns / 2; r++) acc.lanes[lane][r] = acc.values[place(lane, r, columns)];
   warp.accumulators.erase(p.accumulators);
   warp.fenced = false;  // the registers are the program's again
 }

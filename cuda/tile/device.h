@@ -32,6 +32,9 @@ struct Float2 {
 ND_DEVICE float bitsToFloat(uint32_t bits) { return __uint_as_float(bits); }
 ND_DEVICE uint32_t floatToBits(float value) { return __float_as_uint(value); }
 
+ND_DEVICE double bitsToDouble(uint64_t bits) { return __longlong_as_double(static_cast<long long>(bits)); }
+ND_DEVICE uint64_t doubleToBits(double value) { return static_cast<uint64_t>(__double_as_longlong(value)); }
+
 ND_DEVICE float toFloat(float v) { return v; }
 ND_DEVICE float toFloat(Half v) { return __half2float(v); }
 ND_DEVICE float toFloat(Bfloat v) { return __bfloat162float(v); }

@@ -17,13 +17,16 @@
 
 namespace nd::cuda {
 
-/// D[64, N] += A[64, 16] B[16, N]: operands of 16-bit floats in shared memory, rows of 64 elements (128
-/// bytes), K-contiguous, as a tensor copy with 128-byte swizzle leaves them at a multiple of 1024 bytes; `k`
-/// elements (a multiple of 16) into them. Descriptor: start address / 16 in bits 0–13, 1024 / 16 from 8 rows
-/// to the next in bits 32–45, swizzle mode 1 in bits 62–63.
-ND_DEVICE uint64_t operandBits(uint32_t address) {
-  return (address & 0x3ffff) >> 4 | static_cast<uint64_t>(1) << 16 | static_cast<uint64_t>(1024 >> 4) << 32 |
-         static_cast<uint64_t>(1) << 62;
+// D[64, N] += A[64, 16] B[16, N]: operands of 16-bit floats in shared memory are boxes of rows of 64 elements
+// (128 bytes), as a tensor copy with 128-byte swizzle leaves them at a multiple of 1024 bytes. The four warps
+// of a warpgroup have 16 rows of A and D each; a lane's elements of D are those of mma (tile/mma.h) for every
+// 8 columns, and so are A's where it comes in registers.
+//
+// Their descriptor: start address / 16 in bits 0–13; leading byte offset / 16 in bits 16–29; stride byte
+// offset / 16 in bits 32–45, here 1024 from 8 rows to the next; swizzle mode 1, 128 bytes, in bits 62–63.
+ND_DEVICE uint64_t operandBits(uint32_t address, uint32_t leading) {
+  return (address & 0x3ffff) >> 4 | static_cast<uint64_t>(leading >> 4) << 16 |
+         static_cast<uint64_t>(1024 >> 4) << 32 | static_cast<uint64_t>(1) << 62;
 }
 
 #ifdef ND_CUDA_SIM
@@ -63,26 +66,42 @@ void raiseRegisters() {}
 template <int kRegisters>
 void lowerRegisters() {}
 
+/// Rows along M or N, K-contiguous: from column k (a multiple of 16, below 64) of the box on.
 template <class T>
-uint64_t operandDescriptor(Shared<T> tile, int k) {
-  return operandBits(sim::sharedOffset(tile.raw()) + 2 * k);
+uint64_t operandDescriptor(Shared<T> box, int k) {
+  return operandBits(sim::sharedOffset(box.raw()) + 2 * k, 16);  // the leading offset is not used
+}
+/// Rows along K (from row k on), N-contiguous; columns 64 and following are in the next box, `boxBytes`
+/// further.
+template <class T>
+uint64_t transposedDescriptor(Shared<T> box, int k, uint32_t boxBytes) {
+  return operandBits(sim::sharedOffset(box.raw()) + 128 * k, boxBytes);
 }
 template <int K>
-void wgmmaFence(float (&)[K], ND_AT) {
+void wgmmaFence(float (&)[K][4], ND_AT) {
   if (!sim::skipped(sim::siteOf(at, "wgmmaFence"))) sim::wgmmaFence();
 }
 /// Closes the group of the products so far.
 inline void wgmmaCommit(ND_AT) {
   if (!sim::skipped(sim::siteOf(at, "wgmmaCommit"))) sim::wgmmaCommit();
 }
+/// Until at most N groups are under way; d may be used again where none is.
 template <int N, int K>
-void wgmmaWait(float (&)[K], ND_AT) {
+void wgmmaWait(float (&)[K][4], ND_AT) {
   if (!sim::skipped(sim::siteOf(at, "wgmmaWait"))) sim::wgmmaWait(N);
 }
+/// d += A B with both in shared memory, K-contiguous.
 template <class T, int N>
-void wgmma(float (&d)[N / 2], uint64_t a, uint64_t b, ND_AT) {
-  sim::wgmmaIssue(
-      d, N, a, b, [](uint16_t bits) { return toFloat(T{bits}); }, sim::siteOf(at, "wgmma"));
+void wgmma(float (&d)[N / 8][4], uint64_t a, uint64_t b, ND_AT) {
+  sim::wgmmaIssue({d[0], nullptr, a, b, N, false, [](uint16_t bits) { return toFloat(T{bits}); }},
+                  sim::siteOf(at, "wgmma"));
+}
+/// d += A B with A in registers and B in shared memory, N-contiguous. A's registers keep their values until
+/// the wait.
+template <class T, int N>
+void wgmmaTransposed(float (&d)[N / 8][4], const uint32_t (&a)[4], uint64_t b, ND_AT) {
+  sim::wgmmaIssue({d[0], a, 0, b, N, true, [](uint16_t bits) { return toFloat(T{bits}); }},
+                  sim::siteOf(at, "wgmma"));
 }
 
 #else
@@ -135,104 +154,33 @@ ND_DEVICE void lowerRegisters() {
 }
 
 template <class T>
-ND_DEVICE uint64_t operandDescriptor(const T* tile, int k) {
-  return operandBits(sharedAddress(tile) + 2 * k);
+ND_DEVICE uint64_t operandDescriptor(const T* box, int k) {
+  return operandBits(sharedAddress(box) + 2 * k, 16);
 }
-/// Registers that wgmma writes behind the compiler's back: no use of theirs moves across this.
+template <class T>
+ND_DEVICE uint64_t transposedDescriptor(const T* box, int k, uint32_t boxBytes) {
+  return operandBits(sharedAddress(box) + 128 * k, boxBytes);
+}
+/// Registers that wgmma uses behind the compiler's back: no use of theirs moves across this.
 template <int K>
-ND_DEVICE void holdRegisters(float (&d)[K]) {
+ND_DEVICE void holdRegisters(float (&d)[K][4]) {
 #pragma unroll
-  for (int i = 0; i < K; i++) asm volatile("" : "+f"(d[i])::"memory");
+  for (int i = 0; i < 4 * K; i++) asm volatile("" : "+f"(d[i / 4][i % 4])::"memory");
 }
 template <int K>
-ND_DEVICE void wgmmaFence(float (&d)[K]) {
+ND_DEVICE void wgmmaFence(float (&d)[K][4]) {
   holdRegisters(d);
   ND_HOPPER_ASM("wgmma.fence.sync.aligned;" ::: "memory");
 }
 ND_DEVICE void wgmmaCommit() { ND_HOPPER_ASM("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 template <int N, int K>
-ND_DEVICE void wgmmaWait(float (&d)[K]) {
+ND_DEVICE void wgmmaWait(float (&d)[K][4]) {
   ND_HOPPER_ASM("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
   holdRegisters(d);
 }
 
-template <class T, int N>
-ND_DEVICE void wgmma(float (&d)[N / 2], uint64_t a, uint64_t b);
+#include "cuda/tile/wgmma-instructions.h"
 
-// One product with N / 2 accumulators: %0 … are d, then the two descriptors.
-#define ND_R8(i)                                                                              \
-  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
-      "+f"(d[i + 6]), "+f"(d[i + 7])
-#define ND_R40(i) ND_R8(i), ND_R8(i + 8), ND_R8(i + 16), ND_R8(i + 24), ND_R8(i + 32)
-#define ND_R64(i)                                                                                    \
-  ND_R8(i), ND_R8(i + 8), ND_R8(i + 16), ND_R8(i + 24), ND_R8(i + 32), ND_R8(i + 40), ND_R8(i + 48), \
-      ND_R8(i + 56)
-#define ND_D80                               \
-  "%0, %1, %2, %3, %4, %5, %6, %7, "         \
-  "%8, %9, %10, %11, %12, %13, %14, %15, "   \
-  "%16, %17, %18, %19, %20, %21, %22, %23, " \
-  "%24, %25, %26, %27, %28, %29, %30, %31, " \
-  "%32, %33, %34, %35, %36, %37, %38, %39, " \
-  "%40, %41, %42, %43, %44, %45, %46, %47, " \
-  "%48, %49, %50, %51, %52, %53, %54, %55, " \
-  "%56, %57, %58, %59, %60, %61, %62, %63, " \
-  "%64, %65, %66, %67, %68, %69, %70, %71, " \
-  "%72, %73, %74, %75, %76, %77, %78, %79"
-#define ND_D128                                      \
-  "%0, %1, %2, %3, %4, %5, %6, %7, "                 \
-  "%8, %9, %10, %11, %12, %13, %14, %15, "           \
-  "%16, %17, %18, %19, %20, %21, %22, %23, "         \
-  "%24, %25, %26, %27, %28, %29, %30, %31, "         \
-  "%32, %33, %34, %35, %36, %37, %38, %39, "         \
-  "%40, %41, %42, %43, %44, %45, %46, %47, "         \
-  "%48, %49, %50, %51, %52, %53, %54, %55, "         \
-  "%56, %57, %58, %59, %60, %61, %62, %63, "         \
-  "%64, %65, %66, %67, %68, %69, %70, %71, "         \
-  "%72, %73, %74, %75, %76, %77, %78, %79, "         \
-  "%80, %81, %82, %83, %84, %85, %86, %87, "         \
-  "%88, %89, %90, %91, %92, %93, %94, %95, "         \
-  "%96, %97, %98, %99, %100, %101, %102, %103, "     \
-  "%104, %105, %106, %107, %108, %109, %110, %111, " \
-  "%112, %113, %114, %115, %116, %117, %118, %119, " \
-  "%120, %121, %122, %123, %124, %125, %126, %127"
-template <>
-ND_DEVICE void wgmma<Half, 160>(float (&d)[80], uint64_t a, uint64_t b) {
-  ND_HOPPER_ASM(
-      "{\n .reg .pred p;\n setp.eq.u32 p, 0, 0;\n wgmma.mma_async.sync.aligned.m64n160k16.f32.f16.f16 "
-      "{" ND_D80 "}, %80, %81, p, 1, 1, 0, 0;\n}"
-      : ND_R40(0), ND_R40(40)
-      : "l"(a), "l"(b));
-}
-template <>
-ND_DEVICE void wgmma<Bfloat, 160>(float (&d)[80], uint64_t a, uint64_t b) {
-  ND_HOPPER_ASM(
-      "{\n .reg .pred p;\n setp.eq.u32 p, 0, 0;\n wgmma.mma_async.sync.aligned.m64n160k16.f32.bf16.bf16 "
-      "{" ND_D80 "}, %80, %81, p, 1, 1, 0, 0;\n}"
-      : ND_R40(0), ND_R40(40)
-      : "l"(a), "l"(b));
-}
-template <>
-ND_DEVICE void wgmma<Half, 256>(float (&d)[128], uint64_t a, uint64_t b) {
-  ND_HOPPER_ASM(
-      "{\n .reg .pred p;\n setp.eq.u32 p, 0, 0;\n wgmma.mma_async.sync.aligned.m64n256k16.f32.f16.f16 "
-      "{" ND_D128 "}, %128, %129, p, 1, 1, 0, 0;\n}"
-      : ND_R64(0), ND_R64(64)
-      : "l"(a), "l"(b));
-}
-template <>
-ND_DEVICE void wgmma<Bfloat, 256>(float (&d)[128], uint64_t a, uint64_t b) {
-  ND_HOPPER_ASM(
-      "{\n .reg .pred p;\n setp.eq.u32 p, 0, 0;\n wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 "
-      "{" ND_D128 "}, %128, %129, p, 1, 1, 0, 0;\n}"
-      : ND_R64(0), ND_R64(64)
-      : "l"(a), "l"(b));
-}
-
-#undef ND_R8
-#undef ND_R40
-#undef ND_R64
-#undef ND_D80
-#undef ND_D128
 #undef ND_HOPPER_ASM
 
 #endif

@@ -14,7 +14,7 @@ struct ResnetOptions {
   Activation activation = Activation::Silu;  // Silu or Gelu
   bool scaleShift = false;  // time scales and shifts norm2's result (resnet_time_scale_shift) instead of
                             // being added before it
-  float outputScale = 1;                                                       // the result is divided by it
+  float outputScale = 1;    // the result is divided by it
   enum class Resample : uint8_t { None, Up, Down } resample = Resample::None;  // of x and of norm1's result
 };
 

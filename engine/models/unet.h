@@ -4,139 +4,34 @@
 //        │skips     │       │       mid          text ─► every cross-attention
 //   out ─ conv_out ─ … ─ up₁ ─ up₀ ──┘
 //
-// What does not change between steps is made once: keys and values of the text (prepareText), time embeddings
-// and their projections for all rows of the plan (prepareTime).
+// The way down and the middle are UNetEncoder, of which ControlNets are copies: what they make is added to
+// the skips and to the middle before the way up (Joined).
 #pragma once
 
-#include <functional>
-#include <optional>
-#include <span>
-#include <string>
-#include <vector>
-
-#include "engine/models/added-kv.h"
-#include "engine/models/blocks.h"
+#include "engine/models/unet-encoder.h"
 
 namespace nd {
 
-/// Levels count from the largest map to the smallest. lib/models/unet.ts fills it from config.json.
-struct UNetConfig {
-  struct Level {
-    int64_t channels;
-    int resnets;            // layers_per_block; the up path has one more
-    int heads;              // attention heads; 0 where the down block has no attention
-    int transformerLayers;  // blocks per SpatialTransformer, down path
-    int upHeads;            // the same for the up block of this level
-    int upTransformerLayers;
-    int64_t contextWidth;
-  };
-  int64_t inChannels = 4, outChannels = 4;
-  std::vector<Level> levels;
-  bool midAttention = true;  // UNetMidBlock2DCrossAttn, with the heads and layers below; else no middle block
-  int midHeads = 8, midTransformerLayers = 1;
-  float normEps = 1e-5f;
-  int normGroups = 32;
-  int convInKernel = 3, convOutKernel = 3, downsamplePadding = 1;
-  bool flipSinToCos = true;
-  double freqShift = 0;
-  int64_t timeCondWidth = 0;    // time_cond_proj_dim: guidance embedding of distilled models; 0: none
-  int64_t addedTimeWidth = 0;   // addition_time_embed_dim of SDXL's text_time embedding; 0: none
-  int64_t addedInputWidth = 0;  // projection_class_embeddings_input_dim
-  Activation activation = Activation::Silu;      // Silu or Gelu
-  int64_t timeWidth = 0;                         // of the time embedding; 0: 4 · channels₀
-  Activation timeActivation = Activation::None;  // time_embedding_act_fn: of the embedding, for all blocks
-  bool skipTimeActivation = false;               // blocks take the embedding without an activation of theirs
-  bool scaleShift = false;                       // see ResnetOptions
-  float outputScale = 1, midOutputScale = 1;     // the same, in the middle block
-  bool classTimestep = false;  // class_embed_type "timestep": a noise level beside the timestep
-  int64_t encoderWidth = 0;    // encoder_hid_dim: the text is projected from this width; 0: taken as it is
-  int textPoolHeads = 0;       // addition_embed_type "text": the text as one vector, too; 0: none
-  /// DeepFloyd IF's blocks: AddedKvAttention instead of transformers, residual blocks that change the size.
-  bool addedKv = false;
-  bool normText = false, textOnly = false, midTextOnly = false;  // see AddedKvAttention::Options
-  int64_t embeddingWidth() const { return timeWidth ? timeWidth : 4 * levels[0].channels; }
-};
-
-/// The extra conditions of SDXL, of guidance-distilled models and of DeepFloyd IF, float32 on the host, one
-/// row per batch entry.
-struct AddedConditions {
-  std::vector<float> textEmbeds;  // [B, pooled width]
-  std::vector<float> timeIds;     // [B, ids]
-  std::vector<float> timeCond;    // [B, timeCondWidth]
-  std::vector<float> noiseLevel;  // [B]: where classTimestep
-  Tensor pooledText;              // [B, embedding width]: poolText()
-};
-
-class UNet {
+class UNet : public UNetEncoder {
  public:
   UNet(const UNetConfig& config, const WeightLoader& loader);
 
-  /// Keys and values of every cross-attention, [B, L, 2·width] each.
-  using Text = std::vector<Tensor>;
   Text prepareText(Context&, const Tensor& text) const;  // text [B, L, contextWidth]
-  bool poolsText() const { return textPooling_.has_value(); }
-  Tensor poolText(Context& context, const Tensor& text) const { return (*textPooling_)(context, text); }
-  /// Width of the text that it takes.
-  int64_t textWidth() const {
-    return config_.encoderWidth ? config_.encoderWidth : config_.levels[0].contextWidth;
-  }
 
-  /// Time embeddings of `rows` evaluations: row r, batch entry b has timesteps[r · perRow + b].
-  struct Time {
-    Tensor embedding;    // [rows · perRow, embedding width], before the activation
-    Tensor projections;  // [rows · perRow, Σ columns of the residual blocks]
-    int64_t perRow;      // 1 where the batch shares it, else B
+  /// What steers an evaluation from outside.
+  struct Joined {
+    std::span<const AdapterMaps> adapters;
+    /// Changes the skips (conv_in's output first) and the middle in place: ControlNets.
+    std::function<void(std::span<const Tensor> skips, const Tensor& mid)> control;
   };
-  Time prepareTime(Context&, std::span<const float> timesteps, int64_t perRow,
-                   const AddedConditions& = {}) const;
-  /// Copies evaluation `row` of `all` into `one`, made by oneTime(), which is then evaluation 0: where every
-  /// evaluation finds its time at the same address, they can be replayed.
-  Time oneTime(Context&, const Time& all) const;
-  void selectTime(Context&, const Time& all, int64_t row, const Time& one) const;
-
-  /// Called with the output of conv_in, time_embedding, down0…, mid, up0…
-  using Probe = std::function<void(const std::string& name, const Tensor& value)>;
   /// x [B, H, W, inChannels] → [B, H, W, outChannels]. Any H and W: odd maps are resized as their skips are.
-  Tensor forward(Context&, const Tensor& x, const Time&, int64_t row, const Text&,
-                 const Probe* = nullptr) const;
-  const UNetConfig& config() const { return config_; }
+  Tensor forward(Context&, const Tensor& x, const Time&, int64_t row, const Text&, const Probe* = nullptr,
+                 const Joined& = {}) const;
 
  private:
-  struct Stage {  // a resnet and, where the level has attention, the transformer or attention after it
-    ResnetBlock resnet;
-    std::optional<SpatialTransformer> transformer;
-    std::optional<AddedKvAttention> attention;
-    int64_t timeColumn;  // where its projection begins
-    int textIndex;       // its first entry of Text
-  };
-  struct Block {
-    std::vector<Stage> stages;
-    std::optional<Conv2d> resample;  // down: stride 2; up: after nearest resizing
-    std::optional<Stage> resampler;  // instead of it, where addedKv
-  };
-  Stage makeResnet(const WeightLoader&, int64_t in, int64_t out, float outputScale,
-                   ResnetOptions::Resample = ResnetOptions::Resample::None);
-  Stage makeStage(const WeightLoader&, int64_t i, int64_t in, int64_t out, int heads, int layers,
-                  int64_t contextWidth, bool middle = false);
-  Tensor run(Context&, const Stage&, const Tensor& x, const Tensor* skip, const Time&, int64_t row,
-             const Text&) const;
-
-  UNetConfig config_;
-  Conv2d convIn_, convOut_;
+  Conv2d convOut_;
   Norm normOut_;
-  Linear time1_, time2_, added1_, added2_, timeCond_, class1_, class2_, encoderProjection_, timeProjection_;
-  std::optional<TextPooling> textPooling_;
-  std::vector<Block> down_, up_;
-  std::vector<Stage> mid_;
-  // Filled by makeStage in the order of construction.
-  std::vector<TensorRef> timeWeights_, timeBiases_;
-  int64_t timeColumns_ = 0;
-  int textCount_ = 0;
+  std::vector<Block> up_;
 };
-
-/// Sinusoidal embedding (DDPM, section 3.3; diffusers get_timestep_embedding): [values.size(), width], in
-/// float32 throughout, because torch rounds the same way.
-std::vector<float> sinusoid(std::span<const float> values, int64_t width, bool flipSinToCos,
-                            double freqShift);
 
 }  // namespace nd

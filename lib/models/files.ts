@@ -15,6 +15,12 @@ export const isFolder = async (path: string): Promise<boolean> =>
     () => false
   )
 
+export const isFile = async (path: string): Promise<boolean> =>
+  stat(path).then(
+    (info) => info.isFile(),
+    () => false
+  )
+
 /** Names in a folder, sorted. `what` names it in the error. */
 export const listFolder = async (path: string, what: string): Promise<string[]> => {
   try {

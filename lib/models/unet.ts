@@ -32,7 +32,9 @@ export interface UNetConfig {
   readonly inChannels: number
   readonly outChannels: number
   readonly levels: readonly UNetLevel[]
-  /** Whether there is a middle block (with cross-attention). */
+  /** Residual blocks of the middle: 2 (UNetMidBlock2DCrossAttn), or 0 where there is none. */
+  readonly midResnets: number
+  /** Whether the middle has cross-attention, after its first residual block. */
   readonly midAttention: boolean
   readonly midHeads: number
   readonly midTransformerLayers: number
@@ -120,10 +122,11 @@ const blockTypes = (
 /**
  * Every field that the class knows is honoured or refused by name; missing ones take the class's defaults.
  * @param source path of the file, for messages
+ * @param className of a class that has the same fields: ControlNetModel
  * @throws ERR_ND_MODEL_FORMAT, ERR_ND_UNSUPPORTED, naming the field
  */
-export const parseUNetConfig = (json: ConfigJson, source: string): UNetConfig => {
-  const config = new ConfigReader('UNet2DConditionModel', source, json)
+export const parseUNetConfig = (json: ConfigJson, source: string, className = 'UNet2DConditionModel'): UNetConfig => {
+  const config = new ConfigReader(className, source, json)
   config.checkClass()
   const isPixel = isPixelUNet(config)
   for (const [key, accepted] of fixedFields) if (!isPixel || !pixelFields.includes(key)) config.only(key, accepted)
@@ -190,6 +193,7 @@ export const parseUNetConfig = (json: ConfigJson, source: string): UNetConfig =>
     inChannels: config.integer('in_channels', 4),
     outChannels: config.integer('out_channels', 4),
     levels,
+    midResnets: config.raw('mid_block_type') !== null ? 2 : 0,
     midAttention: config.raw('mid_block_type') !== null,
     midHeads: heads[depth - 1]!,
     midTransformerLayers: layers[depth - 1]!,

@@ -39,10 +39,11 @@ class OnBackend {
   operator const Tensor&() const { return tensor_; }
   const Tensor* operator&() const { return &tensor_; }
   std::vector<float> download() const;
-  /// Fails if something was written between the rows.
+  /// Fails if something was written between the rows (of tensors in the host's memory).
   void checkGaps(const std::string& what) const;
 
  private:
+  bool onHost() const { return backend_.activationBytes() == sizeof(float); }
   Backend& backend_;
   Tensor tensor_;
   size_t bytes_;

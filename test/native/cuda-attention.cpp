@@ -51,6 +51,15 @@ ND_TEST("cuda attention: every head width, odd lengths, strided rows") {
   for (int64_t d : {40, 64})
     compare({1, 33, 77, d, 2, false, 1, 5});  // rows that 16-byte copies cannot reach
 }
+ND_TEST("cuda attention: tensor copies and wgmma") {
+  for (DType type : {DType::F16, DType::BF16})
+    for (int64_t d : {8, 40, 64, 72, 80, 128, 160})
+      for (auto [lq, lk] : {std::pair<int64_t, int64_t>{64, 96}, {150, 300}})
+        if (type == DType::F16 || lq == 64) compare({lq == 64 ? 2 : 1, lq, lk, d, 2, false, 1, 8, type, 90});
+  for (int64_t d : {40, 64})
+    for (auto [lq, lk] : {std::pair<int64_t, int64_t>{200, 200}, {70, 140}, {140, 100}})
+      compare({1, lq, lk, d, 2, true, 1, 0, DType::F16, 90});
+}
 ND_TEST("cuda attention: width 512, with much and with little shared memory") {
   for (int capability : {80, 89})
     for (auto [lq, lk] : {std::pair<int64_t, int64_t>{1, 1}, {70, 77}, {64, 130}})

@@ -122,4 +122,18 @@ ND_TEST("cuda mutation: attention") {
     });
 }
 
+ND_TEST("cuda mutation: Hopper's attention") {
+  for (int64_t d : {40, 80})
+    expectDeletionsNoticed(format("attention Hopper d%d", int(d)), [&] {
+      const Shape qs{1, 70, d}, ks{1, 500, d};  // more tiles of keys than buffers
+      const DeviceTensor q(DType::F16, qs, randomOf(DType::F16, qs.count(), 1)),
+          k(DType::F16, ks, randomOf(DType::F16, ks.count(), 2)),
+          v(DType::F16, ks, randomOf(DType::F16, ks.count(), 3)), y(DType::F16, qs);
+      Launch launch = testLaunch(4);
+      launch.capability = 90;
+      cuda::attention(launch, DType::F16, {q.tensor(), k.tensor(), v.tensor(), y.tensor(), 1, 0.2f, false});
+      return y.download();
+    });
+}
+
 }  // namespace nd::test

@@ -62,11 +62,15 @@ std::vector<float> randomFloats(int64_t count, uint32_t seed) {
 
 OnBackend::OnBackend(Backend& backend, const Shape& shape, int64_t stride) : backend_(backend) {
   if (stride == 0) stride = shape.last();
-  // Exactly the floats that belong to the tensor: a sanitizer sees the first one too many.
-  const int64_t rows = shape.rows(), floats = rows ? (rows - 1) * stride + shape.last() : 0;
-  bytes_ = floats * sizeof(float);
+  // Exactly the elements that belong to the tensor: a sanitizer sees the first one too many.
+  const int64_t rows = shape.rows(), elements = rows ? (rows - 1) * stride + shape.last() : 0;
+  bytes_ = elements * backend.activationBytes();
   tensor_ = {backend.allocate(bytes_), shape, stride};
-  std::fill(tensor_.f32(), tensor_.f32() + floats, std::numeric_limits<float>::quiet_NaN());
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  if (onHost())
+    std::fill(tensor_.f32(), tensor_.f32() + elements, kNan);
+  else
+    backend.upload(std::vector<float>(shape.count(), kNan).data(), tensor_);
 }
 OnBackend::OnBackend(Backend& backend, const Shape& shape, const std::vector<float>& host, int64_t stride)
     : OnBackend(backend, shape, stride) {
@@ -81,6 +85,7 @@ std::vector<float> OnBackend::download() const {
 }
 
 void OnBackend::checkGaps(const std::string& what) const {
+  if (!onHost()) return;
   for (int64_t r = 0; r + 1 < tensor_.shape.rows(); r++)
     for (int64_t c = tensor_.shape.last(); c < tensor_.stride; c++)
       if (!std::isnan(tensor_.f32()[r * tensor_.stride + c]))

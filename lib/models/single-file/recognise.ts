@@ -104,7 +104,7 @@ const expectedCheckpoint =
   'cond_stage_model.* or conditioner.*)'
 
 /** Quantized weights come with factors of their own; without them the numbers would be wrong. */
-const checkQuantization = (checkpoint: Checkpoint): void => {
+export const checkQuantization = (checkpoint: Checkpoint): void => {
   const scaled = checkpoint.names.find((name) =>
     /(^|\.)(scaled_fp8|scale_weight|weight_scale|weight_scale_2|scale_input|weight\.absmax|comfy_quant)$/.test(name)
   )

@@ -100,6 +100,12 @@ const presentName = (stored: string, modules: Layout['modules']): string | undef
   return undefined
 }
 
+/** From a stored name to diffusers', for the way down and the middle: a ControlNet is a copy of them. */
+export const encoderName = (net: Checkpoint): ((stored: string) => string | undefined) => {
+  const { modules } = readLayout(net)
+  return (stored) => presentName(stored, modules)
+}
+
 /** Every tensor of the UNet under its diffusers name. @param unet the tensors under model.diffusion_model. */
 export const unetWeights = (unet: Checkpoint): ComponentWeights => {
   const { modules } = readLayout(unet)

@@ -1,0 +1,37 @@
+/** The scheduler that a pipeline begins with. */
+import { invalidArgument } from './errors.js'
+import type { ModelFolder } from './models/folder.js'
+import { createScheduler, Scheduler } from './schedulers/index.js'
+
+export const checkScheduler = (value: unknown): Scheduler => {
+  if (!(value instanceof Scheduler))
+    throw invalidArgument('scheduler', 'a scheduler instance, class name or label', value)
+  return value as Scheduler
+}
+
+/** The model's own, corrected as its pipeline class does, or the choice with the model's settings. */
+export const chooseScheduler = (choice: Scheduler | string | undefined, folder: ModelFolder): Scheduler => {
+  if (choice !== undefined && typeof choice !== 'string') return checkScheduler(choice)
+  const config = { ...folder.scheduler.config, _class_name: folder.scheduler.className }
+  const make = (corrections: object): Scheduler =>
+    choice === undefined
+      ? createScheduler({ ...config, ...corrections })
+      : createScheduler(choice, { ...config, ...corrections })
+  const scheduler = make({})
+  const { className } = folder
+  const corrected = ['StableDiffusionPipeline', 'StableDiffusionImg2ImgPipeline', 'StableDiffusionInpaintPipeline']
+  if (!corrected.includes(className)) return scheduler
+  // As these pipelines of diffusers correct configs that are older than these fields.
+  const inpaint = className === 'StableDiffusionInpaintPipeline'
+  const { stepsOffset, clipSample, skipPrkSteps } = scheduler.config as {
+    stepsOffset?: number
+    clipSample?: boolean
+    skipPrkSteps?: boolean
+  }
+  const corrections = {
+    ...(stepsOffset !== undefined && stepsOffset !== 1 ? { steps_offset: 1 } : {}),
+    ...(clipSample && !inpaint ? { clip_sample: false } : {}),
+    ...(skipPrkSteps === false && inpaint ? { skip_prk_steps: true } : {})
+  }
+  return Object.keys(corrections).length ? make(corrections) : scheduler
+}
