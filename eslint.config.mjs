@@ -50,5 +50,27 @@ export default tseslint.config(
       }
     },
     rules: { 'no-control-regex': 'off' }
+  },
+  {
+    // The web page runs in a browser.
+    files: ['lib/server/page/*.js'],
+    languageOptions: {
+      globals: Object.fromEntries(
+        [
+          ...[
+            'document',
+            'localStorage',
+            'indexedDB',
+            'matchMedia',
+            'fetch',
+            'prompt',
+            'btoa',
+            'Image',
+            'TextDecoderStream'
+          ],
+          ...['AbortController', 'HTMLSelectElement']
+        ].map((name) => [name, 'readonly'])
+      )
+    }
   }
 )

@@ -24,13 +24,6 @@ double numberOf(const Napi::Value& value, const char* name) {
   return value.As<Napi::Number>().DoubleValue();
 }
 
-std::vector<double> numbers(const Napi::Object& o, const char* name) {
-  const Napi::Array a = array(o, name);
-  std::vector<double> out;
-  for (uint32_t i = 0; i < a.Length(); i++) out.push_back(numberOf(a.Get(i), name));
-  return out;
-}
-
 std::pair<double, double> pair(const Napi::Object& o, const char* name) {
   const std::vector<double> values = numbers(o, name);
   if (values.size() != 2) wrong(name, "two numbers");
@@ -75,6 +68,7 @@ PlanRow planRow(const Napi::Object& o) {
   row.draws = static_cast<int>(integer(o, "draws"));
   if (has(o, "learnedRange")) row.learnedRange = pair(o, "learnedRange");
   if (has(o, "blend")) row.blend = pair(o, "blend");
+  if (has(o, "noise")) row.noise = pair(o, "noise");
   if (has(o, "guidance")) row.guidance = numbers(o, "guidance");
   if (has(o, "controlScales")) row.controlScales = numbers(o, "controlScales");
   row.step = boolean(o, "step");
@@ -82,6 +76,13 @@ PlanRow planRow(const Napi::Object& o) {
 }
 
 }  // namespace
+
+std::vector<double> numbers(const Napi::Object& o, const char* name) {
+  const Napi::Array a = array(o, name);
+  std::vector<double> out;
+  for (uint32_t i = 0; i < a.Length(); i++) out.push_back(numberOf(a.Get(i), name));
+  return out;
+}
 
 bool has(const Napi::Object& o, const char* name) {
   const Napi::Value v = o.Get(name);
@@ -326,11 +327,18 @@ GenerateJob generateJob(const Napi::Object& o) {
                      integer(v, "fromWidth"),
                      job.noise};
   }
+  if (has(o, "freeU")) {
+    const Napi::Object f = object(o, "freeU");
+    job.freeU = {number(f, "s1"), number(f, "s2"), number(f, "b1"), number(f, "b2")};
+  }
   job.tileX = boolean(o, "tileX");
   job.tileY = boolean(o, "tileY");
   job.decode = boolean(o, "decode");
   job.stepLatents = boolean(o, "stepLatents");
   job.previewEvery = static_cast<int>(integer(o, "previewEvery"));
+  job.fullPreview = has(o, "fullPreview") && boolean(o, "fullPreview");
+  if (has(o, "vaeTiling")) job.tiling = vaeTiling(object(o, "vaeTiling"));
+  job.attentionMaps = has(o, "attentionMaps") && boolean(o, "attentionMaps");
   return job;
 }
 

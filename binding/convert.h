@@ -12,6 +12,9 @@
 #include "engine/models/clip.h"
 #include "engine/models/ldm-bert.h"
 #include "engine/models/t5.h"
+#include "engine/models/taesd.h"
+#include "engine/models/vae.h"
+#include "engine/unconditional.h"
 
 namespace nd::binding {
 
@@ -22,6 +25,7 @@ bool boolean(const Napi::Object&, const char* name);
 std::string string(const Napi::Object&, const char* name);
 Napi::Object object(const Napi::Object&, const char* name);
 Napi::Array array(const Napi::Object&, const char* name);
+std::vector<double> numbers(const Napi::Object&, const char* name);
 std::vector<float> floats(const Napi::Object&, const char* name);   // Float32Array
 std::vector<int32_t> ints(const Napi::Object&, const char* name);   // Int32Array
 std::vector<uint8_t> bytes(const Napi::Object&, const char* name);  // Uint8Array
@@ -51,7 +55,12 @@ std::vector<ControlInput> controlInputs(const Napi::Object&, const char* name);
 VaeConfig vaeConfig(const Napi::Object&);
 LatentScaling latentScaling(const Napi::Object&);
 GenerateJob generateJob(const Napi::Object&);
-PictureInput pictureInput(const Napi::Object&);  // convert-picture.cpp
+TinyVaeConfig tinyVaeConfig(const Napi::Object&);        // convert-around.cpp
+UNet2dConfig unet2dConfig(const Napi::Object&);          // convert-around.cpp
+VaeTiling vaeTiling(const Napi::Object&);                // convert-around.cpp
+UnconditionalJob unconditionalJob(const Napi::Object&);  // convert-around.cpp
+Napi::Object toJs(Napi::Env, const GenerateResult&);     // convert-around.cpp
+PictureInput pictureInput(const Napi::Object&);          // convert-picture.cpp
 /// { data: Uint8Array of RGB, width, height }[]
 std::vector<Picture> pictures(const Napi::Array&, const char* name);
 std::vector<uint64_t> seeds(const Napi::Object&, const char* name);  // bigint[]

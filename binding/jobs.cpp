@@ -163,19 +163,22 @@ class Predict : public Job {
   std::vector<std::pair<std::string, HostImage>> blocks_;
 };
 
-/// vaeEncode(picture) → moments; vaeDecode(latents) → picture
+/// vaeEncode(picture, tiling?) → moments, or latents; vaeDecode(latents, tiling?) → picture
 class VaeRun : public Job {
  public:
   VaeRun(const Napi::CallbackInfo& info, bool encode) : Job(info.Env()), encode_(encode) {
     Napi::Object holder = Napi::Object::New(info.Env());
     holder.Set(name(), info[0]);
     in_ = tensor(holder, name());
+    if (info.Length() > 1 && info[1].IsObject()) tiling_ = vaeTiling(info[1].As<Napi::Object>());
   }
   void run(Context& context, EngineState& state) override {
     if (!state.models.vae) notLoaded("VAE");
-    const Vae& vae = *state.models.vae;
+    std::optional<TiledAutoencoder> tiled;
+    if (tiling_) tiled.emplace(*state.models.vae, *tiling_);
+    const Autoencoder& vae = tiled ? static_cast<const Autoencoder&>(*tiled) : *state.models.vae;
     const Shape& s = in_.shape;
-    expectChannels(s, name(), encode_ ? vae.config().inChannels : vae.config().latentChannels);
+    expectChannels(s, name(), encode_ ? vae.inChannels() : vae.latentChannels());
     const size_t each = in_.data.size() / static_cast<size_t>(s[0]);
     for (int64_t b = 0; b < s[0]; b++) {  // one at a time, to bound memory
       Arena::Scope scope(context.arena);
@@ -193,6 +196,7 @@ class VaeRun : public Job {
  private:
   const char* name() const { return encode_ ? "picture" : "latents"; }
   bool encode_;
+  std::optional<VaeTiling> tiling_;
   JsTensor in_;
   HostImage out_;
 };
@@ -215,43 +219,12 @@ class Generate : public Job {
       };
     out_ = generate(context, state.models, job_, listener);
   }
-  Napi::Value result(Napi::Env env) override {
-    Napi::Object o = Napi::Object::New(env);
-    o.Set("latents", toJs(env, out_.latents, out_.latentShape));
-    o.Set("pixels", toJs(env, out_.pixels));
-    o.Set("height", static_cast<double>(out_.height));
-    o.Set("width", static_cast<double>(out_.width));
-    Napi::Object t = Napi::Object::New(env);
-    t.Set("text", out_.timings.text);
-    t.Set("encode", out_.timings.encode);
-    t.Set("denoise", out_.timings.denoise);
-    t.Set("decode", out_.timings.decode);
-    o.Set("timings", t);
-    return o;
-  }
+  Napi::Value result(Napi::Env env) override { return toJs(env, out_); }
 
  private:
   void emit(Napi::Env env, const GenerateEvent& e) {
-    Napi::HandleScope scope(env);
-    if (onStep.IsEmpty()) return;
-    const Shape shape = {job_.prompts * job_.imagesPerPrompt, latentChannels(e), job_.latentHeight,
-                         job_.latentWidth};
-    Napi::Object o = Napi::Object::New(env);
-    o.Set("row", static_cast<double>(e.row));
-    o.Set("step", e.step);
-    o.Set("steps", e.steps);
-    o.Set("timestep", e.timestep);
-    if (!e.latents.empty()) {
-      o.Set("latents", toJs(env, e.latents, shape));
-      o.Set("predictedNoise", toJs(env, e.predictedNoise, shape));
-      o.Set("predictedOriginal", toJs(env, e.predictedOriginal, shape));
-    }
-    if (!e.preview.empty()) o.Set("preview", toJs(env, e.preview));
-    try {
-      onStep.Call({o});
-    } catch (const Napi::Error&) {  // lib/ catches what a listener throws; nothing is left to do here
-      abort = true;
-    }
+    emitStep(env, *this, e,
+             {job_.prompts * job_.imagesPerPrompt, latentChannels(e), job_.latentHeight, job_.latentWidth});
   }
   int64_t latentChannels(const GenerateEvent& e) const {
     const int64_t pixels = job_.prompts * job_.imagesPerPrompt * job_.latentHeight * job_.latentWidth;

@@ -24,7 +24,7 @@ void placeTextEncoder(Models& models, size_t index, std::unique_ptr<TextEncoder>
   all[index] = std::move(encoder);
 }
 
-/// load('textEncoder' | 'unet' | 'vae', config, files, [name, file, stored, { rows?, transpose? }?][])
+/// load('textEncoder' | 'unet' | 'vae' | …, config, files, [name, file, stored, { rows?, transpose? }?][])
 class Load : public Job {
  public:
   explicit Load(const Napi::CallbackInfo& info) : Job(info.Env()) {
@@ -35,17 +35,10 @@ class Load : public Job {
       part_.build = [c = unetConfig(config)](Models& models, const WeightLoader& loader) {
         models.unet = std::make_unique<UNet>(c, loader);
       };
-    else if (component == "vae")
-      part_.build = [c = vaeConfig(config), scaling = latentScaling(config)](Models& models,
-                                                                             const WeightLoader& loader) {
-        models.vae = std::make_unique<Vae>(c, loader);
-        models.scaling = scaling;
-      };
     else if (component == "textEncoder")
       text_ = textConfig(config);
     else
-      throw Error(ErrorCode::InvalidArgument,
-                  "Expected 'textEncoder', 'unet' or 'vae' but received " + component);
+      part_.build = aroundBuilder(component, config);
     part_.adaptable = component == "unet" || component == "textEncoder";
     readWeightFiles(info[2], info[3], part_);
   }

@@ -7,13 +7,14 @@ namespace nd::binding {
 
 namespace {
 
-const Vae& vaeOf(const EngineState& state) {
+const Autoencoder& vaeOf(const EngineState& state) {
   if (!state.models.vae)
     throw Error(ErrorCode::InvalidArgument, "Expected a pipeline with a VAE but this one has none");
   return *state.models.vae;
 }
 
-/// encodePictures(pictures, latentHeight, latentWidth) → the posterior's moments [n, 2C, h, w]
+/// encodePictures(pictures, latentHeight, latentWidth) → the posterior's moments [n, 2C, h, w], or latents
+/// [n, C, h, w]
 class EncodePictures : public Job {
  public:
   explicit EncodePictures(const Napi::CallbackInfo& info)
@@ -22,8 +23,9 @@ class EncodePictures : public Job {
     width_ = info[2].As<Napi::Number>().Int64Value();
   }
   void run(Context& context, EngineState& state) override {
-    const Vae& vae = vaeOf(state);
-    shape_ = {static_cast<int64_t>(pictures_.size()), 2 * vae.config().latentChannels, height_, width_};
+    const Autoencoder& vae = vaeOf(state);
+    shape_ = {static_cast<int64_t>(pictures_.size()), (vae.posterior() ? 2 : 1) * vae.latentChannels(),
+              height_, width_};
     for (const std::vector<float>& m : encodePictures(context, vae, pictures_, height_, width_))
       out_.insert(out_.end(), m.begin(), m.end());
   }
@@ -45,9 +47,9 @@ class DecodePictures : public Job {
     latents_ = tensor(holder, "latents");
   }
   void run(Context& context, EngineState& state) override {
-    const Vae& vae = vaeOf(state);
+    const Autoencoder& vae = vaeOf(state);
     const Shape& s = latents_.shape;
-    if (s.rank != 4 || s[1] != vae.config().latentChannels)
+    if (s.rank != 4 || s[1] != vae.latentChannels())
       throw Error(ErrorCode::InvalidArgument, "Expected latents of the VAE's channels");
     height_ = s[2] * vae.factor();
     width_ = s[3] * vae.factor();

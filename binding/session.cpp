@@ -22,6 +22,8 @@ Napi::Function Session::define(Napi::Env env) {
                          InstanceMethod<&Session::encodePictures>("encodePictures"),
                          InstanceMethod<&Session::decodePictures>("decodePictures"),
                          InstanceMethod<&Session::generate>("generate"),
+                         InstanceMethod<&Session::unconditional>("unconditional"),
+                         InstanceMethod<&Session::predictUnconditional>("predictUnconditional"),
                          InstanceMethod<&Session::addAdapter>("addAdapter"),
                          InstanceMethod<&Session::removeAdapter>("removeAdapter"),
                          InstanceMethod<&Session::useAdapters>("useAdapters"),
@@ -135,15 +137,21 @@ Napi::Value Session::memory(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] { return submit(memoryJob(info)); });
 }
 
+Napi::Value Session::submitAbortable(Napi::Env env, std::shared_ptr<Job> job) {
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("abort", Napi::Function::New(env, [job](const Napi::CallbackInfo&) { job->abort = true; }));
+  out.Set("promise", submit(job));
+  return out;
+}
 Napi::Value Session::generate(const Napi::CallbackInfo& info) {
-  return guarded(info.Env(), [&] {
-    const std::shared_ptr<Job> job = adapted(generateJobOf(info));
-    const Napi::Env env = info.Env();
-    Napi::Object out = Napi::Object::New(env);
-    out.Set("abort", Napi::Function::New(env, [job](const Napi::CallbackInfo&) { job->abort = true; }));
-    out.Set("promise", submit(job));
-    return Napi::Value(out);
-  });
+  return guarded(info.Env(), [&] { return submitAbortable(info.Env(), adapted(generateJobOf(info))); });
+}
+Napi::Value Session::unconditional(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submitAbortable(info.Env(), unconditionalJobOf(info)); });
+}
+
+Napi::Value Session::predictUnconditional(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(predictUnconditionalJob(info)); });
 }
 
 Napi::Value Session::description(const Napi::CallbackInfo& info) {

@@ -35,12 +35,15 @@ class Session : public Napi::ObjectWrap<Session> {
   Napi::Value useAdapters(const Napi::CallbackInfo&);  // ({ id, unet, textEncoder }[]): for calls from now on
   Napi::Value applyAdapters(const Napi::CallbackInfo&);   // () → Promise<void>: now, not with the next call
   Napi::Value setAddedTokens(const Napi::CallbackInfo&);  // (encoder, Float32Array) → Promise<void>
-  Napi::Value unload(const Napi::CallbackInfo&);          // () → Promise<void>: frees weights and memory
-  Napi::Value profile(const Napi::CallbackInfo&);         // (on) → Promise<entries since the last call>
-  Napi::Value memory(const Napi::CallbackInfo&);          // () → Promise<{ weights, activations }>
+  Napi::Value unconditional(const Napi::CallbackInfo&);   // (job, onStep?) → { promise, abort }
+  Napi::Value predictUnconditional(const Napi::CallbackInfo&);  // (sample, timesteps) → Promise<tensor>
+  Napi::Value unload(const Napi::CallbackInfo&);   // () → Promise<void>: frees weights and memory
+  Napi::Value profile(const Napi::CallbackInfo&);  // (on) → Promise<entries since the last call>
+  Napi::Value memory(const Napi::CallbackInfo&);   // () → Promise<{ weights, activations }>
   Napi::Value description(const Napi::CallbackInfo&);
 
   Napi::Value submit(std::shared_ptr<Job>);
+  Napi::Value submitAbortable(Napi::Env, std::shared_ptr<Job>);
   /// Of a job that runs the UNet or a text encoder, or puts adapters into place.
   std::shared_ptr<Job> adapted(std::shared_ptr<Job>);
   std::unique_ptr<EngineThread> engine_;

@@ -8,7 +8,7 @@ file(GLOB ND_CUDA_SOURCES CONFIGURE_DEPENDS
   ${CMAKE_SOURCE_DIR}/cuda/*.cu ${CMAKE_SOURCE_DIR}/cuda/kernels/*.cu ${CMAKE_SOURCE_DIR}/cuda/kernels/*.cpp)
 
 set(ND_HAVE_CUDA OFF)
-if(NOT ND_CUDA STREQUAL "OFF")
+if(NOT ND_CUDA STREQUAL "OFF" AND NOT CMAKE_CROSSCOMPILING)  # nvcc would compile for this machine
   include(CheckLanguage)
   check_language(CUDA)
   if(CMAKE_CUDA_COMPILER)
@@ -33,9 +33,10 @@ else()
 endif()
 message(STATUS "CUDA backend: ${ND_HAVE_CUDA}")
 
-# The simulator switches stacks by hand, for Linux on x86-64 and AArch64.
+# The simulator switches stacks by hand, for Linux on x86-64 and AArch64. Not where the tests will be emulated: a
+# simulator in an emulator takes too long.
 set(ND_CUDA_SIM OFF)
-if(ND_TESTS AND CMAKE_SYSTEM_NAME STREQUAL "Linux" AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|aarch64|arm64")
+if(ND_TESTS AND NOT CMAKE_CROSSCOMPILING AND CMAKE_SYSTEM_NAME STREQUAL "Linux" AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|aarch64|arm64")
   set(ND_CUDA_SIM ON)
   file(GLOB ND_CUDA_SIM_SOURCES CONFIGURE_DEPENDS cuda/sim/*.cpp)
   add_library(nd_cuda_sim STATIC ${ND_CUDA_SOURCES} ${ND_CUDA_SIM_SOURCES})

@@ -20,20 +20,33 @@ Extent extentOf(const Shape& shape) {
   return e;
 }
 
-/// a [m, k] · b [k, n] → [m, n], on the backend.
-std::vector<float> product(Context& context, const std::vector<float>& a, const std::vector<float>& b,
-                           int64_t m, int64_t k, int64_t n) {
+/// b [k, n] as the right factor of a product with it.
+Linear rightFactor(Context& context, const std::vector<float>& b, int64_t k, int64_t n) {
   std::vector<float> transposed(b.size());
   for (int64_t i = 0; i < k; i++)
     for (int64_t j = 0; j < n; j++)
       transposed[static_cast<size_t>(j * k + i)] = b[static_cast<size_t>(i * n + j)];
   const HostTensor part{transposed.data(), DType::F32, {n, k}, "a factor of an adapter"};
-  const Linear right{context.backend.makeWeight(WeightKind::Linear, std::span(&part, 1)), nullptr};
+  return {context.backend.makeWeight(WeightKind::Linear, std::span(&part, 1)), nullptr};
+}
+
+/// a [m, k] · b [k, n] → [m, n], on the backend.
+std::vector<float> product(Context& context, const std::vector<float>& a, const std::vector<float>& b,
+                           int64_t m, int64_t k, int64_t n) {
   Arena::Scope scope(context.arena);
-  const Tensor y = linear(context, upload(context, a, {m, k}), right);
+  const Tensor y = linear(context, upload(context, a, {m, k}), rightFactor(context, b, k, n));
   std::vector<float> out(static_cast<size_t>(m * n));
   context.backend.download(y, out.data());
   return out;
+}
+
+/// sum [m, n] += a [m, k] · b [k, n], on the backend.
+void addProduct(Context& context, const std::vector<float>& a, const std::vector<float>& b, int64_t m,
+                int64_t k, int64_t n, float* sum) {
+  Arena::Scope scope(context.arena);
+  const Tensor y = upload(context, std::span(sum, static_cast<size_t>(m * n)), {m, n});
+  linear(context, upload(context, a, {m, k}), rightFactor(context, b, k, n), {.residual = &y, .into = &y});
+  context.backend.download(y, sum);
 }
 
 /// [rows, columns, taps] ↔ [rows, taps, columns].
@@ -237,8 +250,17 @@ std::vector<double> magnitudeFactors(const std::vector<float>& v, const std::vec
 
 void Adapter::apply(Context& context, const WeightChange& change, double strength, const Shape& shape,
                     float* weight) const {
+  const bool magnitude = change.parts.count("magnitude") > 0;
+  if (change.kind == ChangeKind::LowRank && !change.parts.count("mid") && !magnitude) {  // the usual one
+    std::vector<float> up = values(change, "up");
+    for (float& v : up) v = static_cast<float>(v * strength * change.scale);
+    const Extent e = extentOf(shape);
+    addProduct(context, up, values(change, "down"), e.rows, extentOf(part(change, "down").shape).rows,
+               e.columns * e.taps, weight);
+    return;
+  }
   std::vector<float> d = delta(context, change, shape);
-  if (!change.parts.count("magnitude")) {
+  if (!magnitude) {
     const auto factor = static_cast<float>(strength * change.scale);
     for (size_t i = 0; i < d.size(); i++) weight[i] += factor * d[i];
     return;
@@ -278,11 +300,10 @@ std::string AdapterEdits::key(const std::string& tensor) const {
   return key;
 }
 
-std::vector<float> AdapterEdits::apply(const std::string& tensor, const HostTensor& stored) const {
-  std::vector<float> values = toFloats(stored);
+void AdapterEdits::apply(const std::string& tensor, const HostTensor& stored, float* changed) const {
+  toFloats(stored, changed);
   for (const Edit& edit : edits_.at(tensor))
-    edit.adapter->apply(context_, *edit.change, edit.strength, stored.shape, values.data());
-  return values;
+    edit.adapter->apply(context_, *edit.change, edit.strength, stored.shape, changed);
 }
 
 }  // namespace nd

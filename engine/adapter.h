@@ -76,7 +76,7 @@ class AdapterEdits final : public WeightEdits {
   const std::string& description() const { return description_; }
 
   std::string key(const std::string& tensor) const override;
-  std::vector<float> apply(const std::string& tensor, const HostTensor& stored) const override;
+  void apply(const std::string& tensor, const HostTensor& stored, float* changed) const override;
 
  private:
   struct Edit {

@@ -102,9 +102,11 @@ std::vector<float> denoise(Context& context, const StepPlan& plan, const Denoise
   const int steps = static_cast<int>(
       std::count_if(plan.rows.begin(), plan.rows.end(), [](const PlanRow& r) { return r.step; }));
   int done = 0;
+  std::vector<float> input(o.keepInput ? count : 0);
   for (size_t i = 0; i < plan.rows.size(); i++) {
     const PlanRow& row = plan.rows[i];
     context.checkAbort();
+    if (o.keepInput) backend.downloadPlan(state[size_t(Basis::x)], input.data());
     o.predict(i, state[size_t(Basis::x)], row.inputScale, output);
 
     for (int d = 0; d < row.draws; d++) o.noise->draw(host.data(), o.batch, each);
@@ -121,7 +123,8 @@ std::vector<float> denoise(Context& context, const StepPlan& plan, const Denoise
     backend.endStep();
     if (row.step) done++;
     if (o.onStep)
-      o.onStep({i, done, steps, row.timestep, state[size_t(Basis::x)], state[size_t(Basis::m)], predicted});
+      o.onStep(
+          {i, done, steps, row.timestep, state[size_t(Basis::x)], state[size_t(Basis::m)], predicted, input});
   }
 
   std::vector<float> result(count);

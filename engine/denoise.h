@@ -32,7 +32,8 @@ struct StepState {
   size_t row;       // index in the plan
   int step, steps;  // progress: steps done, steps in all
   double timestep;
-  Tensor x, m, p;  // latents, model output after guidance, predicted original
+  Tensor x, m, p;                // latents, model output after guidance, predicted original
+  std::span<const float> input;  // x before the row, on the host; empty unless keepInput
 };
 
 struct DenoiseOptions {
@@ -48,6 +49,7 @@ struct DenoiseOptions {
   std::function<void(size_t row, const Tensor& x, double inputScale, const Tensor& out)> predict;
   int64_t outputChannels = 0;                    // Cm; 0: channels
   std::function<void(const StepState&)> onStep;  // after each row; may throw to end the loop
+  bool keepInput = false;                        // StepState has x as it was before the row
 };
 
 /// Runs the plan; returns the final x [B, C, H, W] on the host.

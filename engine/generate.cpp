@@ -2,6 +2,7 @@
 
 #include <chrono>
 
+#include "engine/attention-maps.h"
 #include "engine/repeated.h"
 
 namespace nd {
@@ -103,20 +104,32 @@ Steering prepare(Context& context, const Models& models, const GenerateJob& job,
 
 }  // namespace
 
+std::vector<float> predictedNoise(const PlanRow& row, std::span<const float> x, std::vector<float> m) {
+  if (row.noise)
+    for (size_t i = 0; i < m.size(); i++)
+      m[i] = static_cast<float>(row.noise->first * x[i] + row.noise->second * m[i]);
+  return m;
+}
+
 std::vector<uint8_t> decodePixels(Context& context, const Models& models, const std::vector<float>& latents,
                                   const Shape& shape) {
-  const int64_t channels = shape[1], h = shape[2], w = shape[3], f = models.vae ? models.vae->factor() : 1;
+  return decodePixels(context, models.vae.get(), models.scaling, latents, shape);
+}
+
+std::vector<uint8_t> decodePixels(Context& context, const Autoencoder* vae, const LatentScaling& scaling,
+                                  const std::vector<float>& latents, const Shape& shape) {
+  const int64_t channels = shape[1], h = shape[2], w = shape[3], f = vae ? vae->factor() : 1;
   const auto each = static_cast<size_t>(channels * h * w), pixels = static_cast<size_t>(h * f * w * f * 3);
   std::vector<uint8_t> out(static_cast<size_t>(shape[0]) * pixels);
   std::vector<float> z(each);
   for (int64_t b = 0; b < shape[0]; b++) {
     for (size_t i = 0; i < each; i++) {
       const float value = latents[static_cast<size_t>(b) * each + i];
-      z[i] = models.vae ? static_cast<float>(models.scaling.z(value, i / static_cast<size_t>(h * w))) : value;
+      z[i] = vae ? static_cast<float>(scaling.z(value, i / static_cast<size_t>(h * w))) : value;
     }
     Arena::Scope scope(context.arena);
     const Tensor painted = uploadImage(context, z.data(), 1, channels, h, w);
-    const Tensor picture = models.vae ? models.vae->decode(context, painted) : painted;
+    const Tensor picture = vae ? vae->decode(context, painted) : painted;
     context.backend.downloadPixels(picture, out.data() + static_cast<size_t>(b) * pixels);
   }
   return out;
@@ -129,6 +142,15 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
   context.tileX = job.tileX, context.tileY = job.tileY;
   GenerateResult result;
   Stopwatch watch;
+  std::optional<TiledAutoencoder> tiled, tiledPreview;
+  expect(models.vae || !(job.tiling || job.picture), "an autoencoder for the task's pictures");
+  if (job.tiling) tiled.emplace(*models.vae, *job.tiling);
+  const Autoencoder* vae = tiled ? static_cast<const Autoencoder*>(&*tiled) : models.vae.get();
+  const bool smallPreview = models.previewVae && !job.fullPreview;
+  if (job.tiling && smallPreview) tiledPreview.emplace(*models.previewVae, *job.tiling);
+  const Autoencoder* preview = !smallPreview  ? vae
+                               : tiledPreview ? static_cast<const Autoencoder*>(&*tiledPreview)
+                                              : models.previewVae.get();
 
   // 1. Text.
   std::vector<const TextEncoder*> encoders;
@@ -140,8 +162,7 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
 
   // 2. The picture to begin with.
   const int64_t batch = job.prompts * job.imagesPerPrompt;
-  const int64_t channels =
-      models.vae ? models.vae->config().latentChannels : unet.config().inChannels / (job.upscale ? 2 : 1);
+  const int64_t channels = vae ? vae->latentChannels() : unet.config().inChannels / (job.upscale ? 2 : 1);
   result.latentShape = {batch, channels, job.latentHeight, job.latentWidth};
   std::vector<std::unique_ptr<NoiseSource>> sources;
   for (const uint64_t seed : job.seeds) sources.push_back(makeNoiseSource(seed, job.noise));
@@ -151,10 +172,9 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
   PreparedPicture picture;
   Tensor extra;  // [branches·B, h, w, E]
   if (job.picture) {
-    expect(models.vae != nullptr, "an autoencoder for the task's pictures");
     const PictureTarget target{batch,         job.latentHeight, job.latentWidth, job.branches,
                                extraChannels, job.latents,      &job.variation};
-    picture = preparePicture(context, *models.vae, models.scaling, *job.picture, target, noise);
+    picture = preparePicture(context, *vae, models.scaling, *job.picture, target, noise);
     result.timings.encode = watch.lap();
   }
   if (job.upscale) {
@@ -186,6 +206,9 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
   options.mask = picture.mask;
   options.noise = &noise;
   options.outputChannels = unet.config().outChannels;
+  options.keepInput = job.stepLatents && onStep;
+  std::optional<AttentionRecorder> recorder;
+  if (job.attentionMaps) recorder.emplace((job.branches - 1) * batch, batch);
   std::map<std::vector<double>, Repeated> evaluations;  // by the strengths of the controls, 0 while they rest
   options.predict = [&](size_t row, const Tensor& x, double inputScale, const Tensor& out) {
     Arena::Scope step(context.arena);
@@ -196,13 +219,19 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
     unet.selectTime(context, steering.time, static_cast<int64_t>(row), steering.current);
     if (steering.controls) steering.controls->select(context, static_cast<int64_t>(row));
     const std::vector<double>& scales = job.plan.rows[row].controlScales;
-    evaluations[scales](context, [&] {
-      const Tensor input = extra ? concatColumns(context, std::vector<Tensor>{latents, extra}) : latents;
-      UNet::Joined joined;
+    const auto evaluate = [&](Context& on) {
+      const Tensor input = extra ? concatColumns(on, std::vector<Tensor>{latents, extra}) : latents;
+      UNet::Joined joined{};
       if (steering.controls) joined = steering.controls->joined(context, latents, scales);
-      const Tensor y = unet.forward(context, input, steering.current, 0, steering.text, nullptr, joined);
-      context.backend.modelOutput(y, out);
-    });
+      joined.freeU = job.freeU;
+      const Tensor y = unet.forward(on, input, steering.current, 0, steering.text, nullptr, joined);
+      on.backend.modelOutput(y, out);
+    };
+    // FreeU and the recorder go by way of the host: nothing to be repeated.
+    if (!recorder && !job.freeU) return evaluations[scales](context, [&] { evaluate(context); });
+    Context watched = context;
+    if (recorder) watched.attentionMaps = &*recorder;
+    evaluate(watched);
   };
   options.onStep = [&](const StepState& state) {
     const PlanRow& row = job.plan.rows[state.row];
@@ -210,22 +239,27 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
     GenerateEvent event{state.row, state.step, state.steps, state.timestep, {}, {}, {}, {}};
     if (job.stepLatents) {
       event.latents = downloaded(context, state.x);
-      event.predictedNoise = downloaded(context, state.m);
+      event.predictedNoise = predictedNoise(row, state.input, downloaded(context, state.m));
       event.predictedOriginal = downloaded(context, state.p);
     }
     if (row.step && job.previewEvery > 0 && (state.step % job.previewEvery == 0 || state.step == state.steps))
-      event.preview = decodePixels(context, models, downloaded(context, state.p), result.latentShape);
+      event.preview = decodePixels(context, preview, smallPreview ? models.previewScaling : models.scaling,
+                                   downloaded(context, state.p), result.latentShape);
     onStep(std::move(event));
   };
   result.latents = denoise(context, job.plan, options);
   result.timings.denoise = watch.lap();
+  if (recorder && recorder->tokens()) {
+    result.attention = recorder->averaged(job.latentHeight, job.latentWidth);
+    result.attentionShape = {batch, recorder->tokens(), job.latentHeight, job.latentWidth};
+  }
 
   // 4. The autoencoder.
   if (job.decode) {
-    const int64_t factor = models.vae ? models.vae->factor() : 1;
+    const int64_t factor = vae ? vae->factor() : 1;
     result.height = job.latentHeight * factor;
     result.width = job.latentWidth * factor;
-    result.pixels = decodePixels(context, models, result.latents, result.latentShape);
+    result.pixels = decodePixels(context, vae, models.scaling, result.latents, result.latentShape);
     if (!picture.overlays.empty())
       result.pixels = overlaidAll(picture.overlays, result.pixels, result.width, result.height);
     result.timings.decode = watch.lap();

@@ -11,7 +11,9 @@
 #include "engine/conditioning.h"
 #include "engine/control.h"
 #include "engine/denoise.h"
-#include "engine/models/vae.h"
+#include "engine/models/tiled-autoencoder.h"
+#include "engine/models/unet.h"
+#include "engine/models/unet2d.h"
 #include "engine/picture-input.h"
 #include "engine/upscale-input.h"
 
@@ -21,8 +23,11 @@ namespace nd {
 struct Models {
   std::vector<std::unique_ptr<TextEncoder>> textEncoders;
   std::unique_ptr<UNet> unet;
-  std::unique_ptr<Vae> vae;  // null where the UNet paints pixels
+  std::unique_ptr<Autoencoder> vae;  // null where the UNet paints pixels
   LatentScaling scaling;
+  std::unique_ptr<Autoencoder> previewVae;  // decodes previews instead of `vae`, where there is one
+  LatentScaling previewScaling;
+  std::unique_ptr<UNet2d> unconditional;  // instead of all others
   ControlModels controls;
 };
 
@@ -43,10 +48,14 @@ struct GenerateJob {
   std::vector<ControlInput> controls;   // ControlNets and T2I-Adapters, as the rows' controlScales count them
   bool guess = false;                   // ControlNets see the branch with the prompt alone
   Variation variation;                  // of the initial noise
-  bool tileX = false, tileY = false;    // every convolution of UNet and autoencoder goes round
-  bool decode = true;                   // else only latents come back
-  bool stepLatents = false;             // events carry latents, predicted noise and predicted original
-  int previewEvery = 0;                 // decode the predicted original every so many steps; 0: never
+  std::optional<FreeU> freeU;
+  bool tileX = false, tileY = false;  // every convolution of UNet and autoencoder goes round
+  bool decode = true;                 // else only latents come back
+  bool stepLatents = false;           // events carry latents, predicted noise and predicted original
+  int previewEvery = 0;               // decode the predicted original every so many steps; 0: never
+  bool fullPreview = false;           // by `vae` itself, also where there is a preview's
+  std::optional<VaeTiling> tiling;    // pictures are encoded and decoded tile by tile
+  bool attentionMaps = false;         // record the cross-attention of the branch with the prompt
 };
 
 /// After every UNet evaluation, as diffusers' callback; `step` counts only the rows that count for progress.
@@ -67,13 +76,22 @@ struct GenerateResult {
   std::vector<float> latents;
   int64_t height = 0, width = 0;
   std::vector<uint8_t> pixels;  // [B, H, W, 3]
+  Shape attentionShape;         // [B, tokens, h, w], where asked for
+  std::vector<float> attention;
   Timings timings;
 };
 
 GenerateResult generate(Context&, const Models&, const GenerateJob&,
                         const std::function<void(GenerateEvent&&)>& onStep);
 
-/// latents [B, C, h, w] of the loop → RGB8 [B, h·f, w·f, 3]; one image at a time, to bound memory.
+/// What the row of a plan predicts as noise, from x before it and the model's output: [B, C, h, w] on the
+/// host.
+std::vector<float> predictedNoise(const PlanRow&, std::span<const float> x, std::vector<float> m);
+
+/// latents [B, C, h, w] of the loop → RGB8 [B, h·f, w·f, 3]; one image at a time, to bound memory. Without an
+/// autoencoder they are pixels themselves, and f is 1.
+std::vector<uint8_t> decodePixels(Context&, const Autoencoder*, const LatentScaling&,
+                                  const std::vector<float>& latents, const Shape& shape);
 std::vector<uint8_t> decodePixels(Context&, const Models&, const std::vector<float>& latents,
                                   const Shape& shape);
 

@@ -18,9 +18,10 @@ inline float halfBits(uint16_t h) {
 }
 
 template <class T, class Convert>
-void convert(const HostTensor& tensor, std::vector<float>& out, Convert&& one) {
+void convert(const HostTensor& tensor, float* out, Convert&& one) {
   const auto* bytes = static_cast<const uint8_t*>(tensor.data);
-  for (size_t i = 0; i < out.size(); i++) {
+  const auto count = static_cast<size_t>(tensor.shape.count());
+  for (size_t i = 0; i < count; i++) {
     T value;  // mapped files promise no alignment
     std::memcpy(&value, bytes + i * sizeof(T), sizeof(T));
     out[i] = one(value);
@@ -29,11 +30,10 @@ void convert(const HostTensor& tensor, std::vector<float>& out, Convert&& one) {
 
 }  // namespace
 
-std::vector<float> toFloats(const HostTensor& tensor) {
-  std::vector<float> out(static_cast<size_t>(tensor.shape.count()));
+void toFloats(const HostTensor& tensor, float* out) {
   switch (tensor.dtype) {
     case DType::F32:
-      std::memcpy(out.data(), tensor.data, out.size() * sizeof(float));
+      std::memcpy(out, tensor.data, static_cast<size_t>(tensor.shape.count()) * sizeof(float));
       break;
     case DType::F16:
       convert<uint16_t>(tensor, out, halfBits);
@@ -47,11 +47,25 @@ std::vector<float> toFloats(const HostTensor& tensor) {
     case DType::F8_E5M2:
       convert<uint8_t>(tensor, out, float8e5m2ToFloat);
       break;
+    case DType::F64:
+      convert<double>(tensor, out, [](double value) { return static_cast<float>(value); });
+      break;
+    case DType::I64:
+      convert<int64_t>(tensor, out, [](int64_t value) { return static_cast<float>(value); });
+      break;
+    case DType::I32:
+      convert<int32_t>(tensor, out, [](int32_t value) { return static_cast<float>(value); });
+      break;
     default:
-      throw Error(ErrorCode::ModelFormat,
-                  format("Expected dtype F32, F16, BF16, F8_E4M3 or F8_E5M2 for tensor %s but received %s",
-                         tensor.name.c_str(), dtypeName(tensor.dtype)));
+      throw Error(ErrorCode::ModelFormat, format("Expected dtype F32, F16, BF16, F8_E4M3, F8_E5M2, F64, I64 "
+                                                 "or I32 for tensor %s but received %s",
+                                                 tensor.name.c_str(), dtypeName(tensor.dtype)));
   }
+}
+
+std::vector<float> toFloats(const HostTensor& tensor) {
+  std::vector<float> out(static_cast<size_t>(tensor.shape.count()));
+  toFloats(tensor, out.data());
   return out;
 }
 

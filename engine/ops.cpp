@@ -214,8 +214,8 @@ Tensor embed(Context& context, const WeightPtr& table, const WeightPtr& position
   return y;
 }
 
-Tensor activate(Context& context, const Tensor& x, Activation activation) {
-  const Tensor y = context.arena.tensor(x.shape);
+Tensor activate(Context& context, const Tensor& x, Activation activation, const Tensor* into) {
+  const Tensor y = result(context, into, x.shape);
   Timer timer(context, label(context, "activate %lld", ll(y.shape.count())), double(y.shape.count()));
   context.backend.activate(x, activation, y);
   return y;

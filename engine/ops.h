@@ -21,12 +21,15 @@ struct Profile {
   std::map<std::string, Entry> entries;  // "conv2d 3x3 s1 320->320 @ 2x64x64"
 };
 
+class AttentionRecorder;
+
 /// What a forward pass runs on. Passed down by reference; nothing global.
 struct Context {
   Backend& backend;
   Arena& arena;
   const std::atomic<bool>* abort = nullptr;
   Profile* profile = nullptr;
+  AttentionRecorder* attentionMaps = nullptr;  // sees every cross-attention, where somebody asks
   /// Convolutions see pictures that repeat to the left and right, above and below: for seamless tiles.
   bool tileX = false, tileY = false;
 
@@ -95,7 +98,7 @@ Tensor uploadBias(Context&, std::span<const float> host, const Shape& shape);
 /// ids [B·length] → [B, length, C], plus positions.
 Tensor embed(Context&, const WeightPtr& table, const WeightPtr& positions, std::span<const int32_t> ids,
              int64_t length);
-Tensor activate(Context&, const Tensor& x, Activation);
+Tensor activate(Context&, const Tensor& x, Activation, const Tensor* into = nullptr);
 /// [B, H, W, C] → twice as large (nearest neighbour), or half as large (means of 2 × 2).
 Tensor upsample(Context&, const Tensor& x);
 Tensor averagePool(Context&, const Tensor& x);

@@ -32,7 +32,7 @@ std::vector<float> binary(const Picture& mask) {
 }
 
 /// One picture at a time, to bound memory.
-std::vector<Moments> encodeAll(Context& context, const Vae& vae,
+std::vector<Moments> encodeAll(Context& context, const Autoencoder& vae,
                                const std::vector<std::vector<float>>& pictures, int64_t height,
                                int64_t width) {
   std::vector<Moments> all;
@@ -46,21 +46,21 @@ std::vector<Moments> encodeAll(Context& context, const Vae& vae,
   return all;
 }
 
-void expectRgb(const Vae& vae) {
-  if (vae.config().inChannels != 3)
+void expectRgb(const Autoencoder& vae) {
+  if (vae.inChannels() != 3)
     throw Error(ErrorCode::Unsupported,
                 format("Expected a VAE for RGB pictures but this one has %lld channels",
-                       static_cast<long long>(vae.config().inChannels)));
+                       static_cast<long long>(vae.inChannels())));
 }
 
 /// One call's way from pictures to latents.
 class Preparation {
  public:
-  Preparation(Context& context, const Vae& vae, const LatentScaling& scaling, const PictureInput& in,
+  Preparation(Context& context, const Autoencoder& vae, const LatentScaling& scaling, const PictureInput& in,
               const PictureTarget& target, BatchNoise& noise)
       : context_(context), vae_(vae), scaling_(scaling), in_(in), target_(target), noise_(noise) {
     plane_ = static_cast<size_t>(target.height * target.width);
-    each_ = plane_ * static_cast<size_t>(vae.config().latentChannels);
+    each_ = plane_ * static_cast<size_t>(vae.latentChannels());
     std::vector<Picture> pictures = in.pictures, masks = in.masks;
     if (in.task == PictureTask::Inpaint)
       overlays_ = prepareRepaint(in.repaint, pictures, masks, width(), height());
@@ -115,7 +115,8 @@ class Preparation {
     const size_t count = std::max(pictures_.size(), masks_.size());
     if (!sees) {
       std::vector<float> skipped(count * each_);
-      noise_.draw(skipped.data(), static_cast<int64_t>(count), static_cast<int64_t>(each_));
+      if (vae_.posterior())
+        noise_.draw(skipped.data(), static_cast<int64_t>(count), static_cast<int64_t>(each_));
       out.original = std::move(clean);
       out.mask = std::move(mask);
       return out;
@@ -168,7 +169,7 @@ class Preparation {
     std::vector<float> out(batch() * each_);
     if (target_.variation)
       drawVaried(noise_, *target_.variation,
-                 {target_.batch, vae_.config().latentChannels, target_.height, target_.width}, out.data());
+                 {target_.batch, vae_.latentChannels(), target_.height, target_.width}, out.data());
     else
       noise_.draw(out.data(), target_.batch, static_cast<int64_t>(each_));
     return out;
@@ -183,6 +184,12 @@ class Preparation {
   /// DiagonalGaussianDistribution.
   std::vector<float> sampled(const std::vector<Moments>& moments, int64_t count) {
     std::vector<float> out(static_cast<size_t>(count) * each_);
+    if (!vae_.posterior()) {  // nothing to sample, nothing to draw
+      for (size_t i = 0; i < out.size(); i++)
+        out[i] = static_cast<float>(
+            scaling_.latent(moments[i / each_ % moments.size()][i % each_], i % each_ / plane_));
+      return out;
+    }
     noise_.draw(out.data(), count, static_cast<int64_t>(each_));
     for (size_t i = 0; i < out.size(); i++) {
       const Moments& m = moments[i / each_ % moments.size()];
@@ -230,7 +237,7 @@ class Preparation {
   }
 
   Context& context_;
-  const Vae& vae_;
+  const Autoencoder& vae_;
   const LatentScaling& scaling_;
   const PictureInput& in_;
   const PictureTarget& target_;
@@ -241,8 +248,8 @@ class Preparation {
   std::vector<Overlay> overlays_;
 };
 
-void check(const PictureInput& in, const PictureTarget& t, const Vae& vae) {
-  const auto each = static_cast<size_t>(vae.config().latentChannels * t.height * t.width);
+void check(const PictureInput& in, const PictureTarget& t, const Autoencoder& vae) {
+  const auto each = static_cast<size_t>(vae.latentChannels() * t.height * t.width);
   const auto divides = [&](size_t n) { return n > 0 && static_cast<size_t>(t.batch) % n == 0; };
   expectRgb(vae);
   expect(in.latents.empty() ? divides(in.pictures.size())
@@ -253,7 +260,7 @@ void check(const PictureInput& in, const PictureTarget& t, const Vae& vae) {
   expect(in.latents.empty() || in.task == PictureTask::Img2Img, "latents for img2img alone");
   if (!t.latents.empty() && t.latents.size() != each * static_cast<size_t>(t.batch))
     throw Error(ErrorCode::InvalidArgument, "Expected latents of the batch's shape");
-  const int64_t channels = vae.config().latentChannels;
+  const int64_t channels = vae.latentChannels();
   const int64_t extra = in.task == PictureTask::Edit                         ? channels
                         : in.task == PictureTask::Inpaint && t.extraChannels ? channels + 1
                                                                              : 0;
@@ -262,7 +269,7 @@ void check(const PictureInput& in, const PictureTarget& t, const Vae& vae) {
 
 }  // namespace
 
-std::vector<std::vector<float>> encodePictures(Context& context, const Vae& vae,
+std::vector<std::vector<float>> encodePictures(Context& context, const Autoencoder& vae,
                                                const std::vector<Picture>& pictures, int64_t latentHeight,
                                                int64_t latentWidth) {
   expectRgb(vae);
@@ -272,7 +279,7 @@ std::vector<std::vector<float>> encodePictures(Context& context, const Vae& vae,
   return encodeAll(context, vae, inputs, height, width);
 }
 
-PreparedPicture preparePicture(Context& context, const Vae& vae, const LatentScaling& scaling,
+PreparedPicture preparePicture(Context& context, const Autoencoder& vae, const LatentScaling& scaling,
                                const PictureInput& in, const PictureTarget& target, BatchNoise& noise) {
   check(in, target, vae);
   Preparation preparation(context, vae, scaling, in, target, noise);

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "engine/denoise.h"
-#include "engine/models/vae.h"
+#include "engine/models/autoencoder.h"
 #include "engine/repaint.h"
 #include "engine/resize.h"
 #include "engine/variation.h"
@@ -53,10 +53,10 @@ struct PictureTarget {
 
 /// The autoencoder's moments of pictures resized to its latents' size times its factor: mean, then log
 /// variance, [2C, h, w] each.
-std::vector<std::vector<float>> encodePictures(Context&, const Vae&, const std::vector<Picture>&,
+std::vector<std::vector<float>> encodePictures(Context&, const Autoencoder&, const std::vector<Picture>&,
                                                int64_t latentHeight, int64_t latentWidth);
 
-PreparedPicture preparePicture(Context&, const Vae&, const LatentScaling&, const PictureInput&,
+PreparedPicture preparePicture(Context&, const Autoencoder&, const LatentScaling&, const PictureInput&,
                                const PictureTarget&, BatchNoise&);
 
 }  // namespace nd

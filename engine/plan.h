@@ -39,7 +39,8 @@ struct PlanRow {
   std::optional<std::pair<double, double>> blend;  // (α, σ) for masked latents
   std::vector<double> guidance;       // one weight per extra branch: m = m0 + Σ wᵢ (mᵢ − m0)
   std::vector<double> controlScales;  // strength of each of the job's controls
-  bool step = true;                   // counts for progress
+  std::optional<std::pair<double, double>> noise;  // predicted noise = first·x + second·m, for events
+  bool step = true;                                // counts for progress
 };
 
 struct StepPlan {

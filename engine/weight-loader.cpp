@@ -97,9 +97,25 @@ WeightPtr WeightCache::find(const std::string& key) {
   return used_[key] = found->second;
 }
 
+float* WeightCache::scratch(size_t number, size_t count) {
+  if (scratch_.size() <= number) scratch_.resize(number + 1);
+  Scratch& s = scratch_[number];
+  if (s.count < count) {
+    s.data.reset();
+    s.data = std::make_unique_for_overwrite<float[]>(count);
+    s.count = count;
+  }
+  return s.data.get();
+}
+
 void WeightCache::commit() {
   known_ = std::move(used_);
+  rollback();
+}
+
+void WeightCache::rollback() {
   used_.clear();
+  scratch_.clear();
 }
 
 WeightPtr WeightLoader::weight(WeightKind kind, const std::vector<TensorRef>& parts) const {
@@ -114,13 +130,13 @@ WeightPtr WeightLoader::weight(WeightKind kind, const std::vector<TensorRef>& pa
     if (WeightPtr known = cache_->find(key)) return known;
 
   std::vector<HostTensor> stored, tensors;
-  std::vector<std::vector<float>> changed;  // owns the edited values
   for (size_t i = 0; i < parts.size(); i++) {
     stored.push_back(tensors_.get(parts[i].name, parts[i].shape));
     tensors.push_back(stored.back());
     if (!edited[i]) continue;
-    changed.push_back(edits_->apply(parts[i].name, stored.back()));
-    tensors.back().data = changed.back().data();
+    float* changed = cache_->scratch(i, static_cast<size_t>(parts[i].shape.count()));
+    edits_->apply(parts[i].name, stored.back(), changed);
+    tensors.back().data = changed;
     tensors.back().dtype = DType::F32;
   }
   WeightPtr weight = backend_.makeWeight(kind, tensors);

@@ -66,27 +66,34 @@ class WeightEdits {
   virtual ~WeightEdits() = default;
   /// Tells apart what a tensor may become; empty where it stays as it is stored.
   virtual std::string key(const std::string& tensor) const = 0;
-  /// The changed tensor, float32.
-  virtual std::vector<float> apply(const std::string& tensor, const HostTensor& stored) const = 0;
+  /// Writes the changed tensor, as many values as it has.
+  virtual void apply(const std::string& tensor, const HostTensor& stored, float* changed) const = 0;
 };
 
 /// Finished weights by what they were made of: a component that is built anew shares those that are the same.
 class WeightCache {
  public:
+  /// Room for values that are needed until the next weight; kept for it until commit() or rollback().
+  float* scratch(size_t number, size_t count);
   WeightPtr find(const std::string& key);
   void add(const std::string& key, const WeightPtr& weight) { used_[key] = weight; }
   /// After a build: forgets what it did not use; after one that failed: what it added.
   void commit();
-  void rollback() { used_.clear(); }
+  void rollback();
 
  private:
+  struct Scratch {
+    std::unique_ptr<float[]> data;
+    size_t count = 0;
+  };
+  std::vector<Scratch> scratch_;
   std::unordered_map<std::string, WeightPtr> known_, used_;
 };
 
 /// A TensorMap seen from one module: at("down_blocks.0") is the loader of that submodule.
 class WeightLoader {
  public:
-  /// Without a cache every weight is laid out; without edits it is as stored.
+  /// Without a cache every weight is laid out; without edits, which need a cache, it is as stored.
   WeightLoader(Backend& backend, const TensorMap& tensors, WeightCache* cache = nullptr,
                const WeightEdits* edits = nullptr)
       : backend_(backend), tensors_(tensors), cache_(cache), edits_(edits) {}

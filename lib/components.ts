@@ -1,7 +1,12 @@
 /** The networks of a pipeline, each callable on its own: for looking inside, and for pipelines of your own. */
 import { DiffusionError, invalidArgument } from './errors.js'
 import { type NativeSession, type NativeTextOutput, translating } from './binding.js'
+import type { ImageInput } from './image.js'
+import { isTiny, pixelsPerLatent, type AutoencoderConfig } from './models/autoencoder.js'
+import { roundtrip, type Roundtrip } from './roundtrip.js'
 import { checkTensor, type Tensor } from './tensor.js'
+import { knownKeys } from './validate.js'
+import { resolveTiling, type VaeTiling, type VaeTilingOption } from './vae-tiling.js'
 
 /** What the networks need of their pipeline. */
 export interface SessionOwner {
@@ -53,8 +58,8 @@ export interface UNetRequest {
   sample: Tensor
   /** One for all, or one per sample. */
   timestep: number | readonly number[]
-  /** Text embeddings [B, tokens, width]. */
-  context: Tensor
+  /** Text embeddings [B, tokens, width]; not for models without a condition. */
+  context?: Tensor
   /** SDXL: pooled text [B, n] and time ids [B, 5 or 6]; guidance-distilled models: the guidance embedding [B, n]. */
   added?: {
     textEmbeds?: Tensor
@@ -72,23 +77,30 @@ export interface UNetRequest {
   blocks?: boolean
 }
 
-/** UNet2DConditionModel. */
+/** UNet2DConditionModel, or UNet2DModel in models without a condition. */
 export class UNet {
   constructor(
     private readonly owner: SessionOwner,
     readonly config: Readonly<Record<string, unknown>>,
-    private readonly inChannels: number
+    private readonly inChannels: number,
+    private readonly conditional = true
   ) {}
 
   /** One evaluation → { sample [B, C, H, W], blocks? }. */
   async predict(request: UNetRequest): Promise<{ sample: Tensor; blocks?: Record<string, Tensor> }> {
     const sample = checkTensor('sample', request.sample, [null, this.inChannels, null, null])
     const batch = sample.shape[0]!
-    const context = checkTensor('context', request.context, [batch, null, null])
     const timesteps = Float32Array.from(typeof request.timestep === 'number' ? [request.timestep] : request.timestep)
     if (!timesteps.every(Number.isFinite)) throw invalidArgument('timestep', 'finite numbers', request.timestep)
     if (timesteps.length !== 1 && timesteps.length !== batch)
       throw invalidArgument('timestep', `one number or ${batch}`, request.timestep)
+    if (!this.conditional) {
+      for (const name of ['context', 'added', 'blocks'] as const)
+        if (request[name])
+          throw invalidArgument(name, 'nothing, as this model has no condition and no probes,', request[name])
+      return { sample: await translating(this.owner.session().predictUnconditional(sample, timesteps)) }
+    }
+    const context = checkTensor('context', request.context, [batch, null, null])
     const { textEmbeds, timeIds, timeCond, noiseLevel: level } = request.added ?? {}
     const noiseLevel =
       level === undefined
@@ -126,21 +138,42 @@ export class UNet {
   }
 }
 
-/** AutoencoderKL. */
+export interface VaeCallOptions {
+  /** See Txt2ImgOptions.vaeTiling; default 'auto'. */
+  tiling?: VaeTilingOption
+}
+
+/** AutoencoderKL, or AutoencoderTiny. */
 export class Vae {
+  /** Picture pixels per latent pixel, along each side. */
+  readonly factor: number
+
   constructor(
     private readonly owner: SessionOwner,
-    readonly config: Readonly<Record<string, unknown>>,
-    private readonly channels: { picture: number; latent: number },
-    /** Picture pixels per latent pixel, along each side. */
-    readonly factor: number
-  ) {}
+    private readonly model: AutoencoderConfig
+  ) {
+    this.factor = pixelsPerLatent(model)
+  }
 
-  /** Pictures [B, 3, H, W] in −1..1 → the posterior's mean and log variance [B, C, H/factor, W/factor]; unscaled. */
-  async encode(picture: Tensor): Promise<{ mean: Tensor; logvar: Tensor }> {
-    const moments = await translating(
-      this.owner.session().vaeEncode(checkTensor('picture', picture, [null, this.channels.picture, null, null]))
-    )
+  /** Its config.json, resolved. */
+  get config(): Readonly<Record<string, unknown>> {
+    return { ...this.model }
+  }
+
+  /** Which tiles a tensor of these sides in pixels needs. */
+  private tiling(options: VaeCallOptions, height: number, width: number): VaeTiling | undefined {
+    knownKeys('options', options, ['tiling'])
+    return resolveTiling(options.tiling, this.model, { width, height })
+  }
+
+  /**
+   * Pictures [B, 3, H, W] in −1..1 → the posterior's mean and log variance [B, C, H/factor, W/factor]; unscaled.
+   * AutoencoderTiny has no distribution: `mean` is its latents, and there is no `logvar`.
+   */
+  async encode(picture: Tensor, options: VaeCallOptions = {}): Promise<{ mean: Tensor; logvar?: Tensor }> {
+    const [, , rows, columns] = checkTensor('picture', picture, [null, this.model.inChannels, null, null]).shape
+    const moments = await translating(this.owner.session().vaeEncode(picture, this.tiling(options, rows!, columns!)))
+    if (isTiny(this.model)) return { mean: moments }
     const [batch, double, height, width] = moments.shape as [number, number, number, number]
     const shape = [batch, double / 2, height, width]
     const each = (double / 2) * height * width
@@ -154,10 +187,21 @@ export class Vae {
   }
 
   /** Latents [B, C, h, w], already divided by the scaling factor → pictures [B, 3, h·factor, w·factor], about −1..1. */
-  async decode(latents: Tensor): Promise<Tensor> {
-    return translating(
-      this.owner.session().vaeDecode(checkTensor('latents', latents, [null, this.channels.latent, null, null]))
-    )
+  async decode(latents: Tensor, options: VaeCallOptions = {}): Promise<Tensor> {
+    const [, , rows, columns] = checkTensor('latents', latents, [null, this.model.latentChannels, null, null]).shape
+    const tiling = this.tiling(options, rows! * this.factor, columns! * this.factor)
+    return translating(this.owner.session().vaeDecode(latents, tiling))
+  }
+
+  /**
+   * A picture through the encoder (the mean of its distribution) and the decoder, and how much of it is left. Sides that are
+   * no multiples of `factor` are extended by their edge for it.
+   */
+  roundtrip(image: ImageInput, options: VaeCallOptions = {}): Promise<Roundtrip> {
+    return roundtrip(image, this.factor, {
+      encode: async (picture) => (await this.encode(picture, options)).mean,
+      decode: (latents) => this.decode(latents, options)
+    })
   }
 }
 

@@ -2,10 +2,11 @@
 import { translating, type NativeSession } from './binding.js'
 import { invalidArgument } from './errors.js'
 import { loadImage, type DiffusionImage, type ImageInput } from './image.js'
-import { latentsOf, type VaeConfig } from './models/vae.js'
+import { latentsOf, type LatentScaling } from './models/vae.js'
 import { createScheduler, type Scheduler } from './schedulers/index.js'
 import type { Tensor } from './tensor.js'
-import { Generator, splitPictures } from './txt2img.js'
+import { splitPictures } from './run-job.js'
+import { Generator } from './txt2img.js'
 import { integerIn, knownKeys, oneOf, seedOf } from './validate.js'
 
 export interface AddNoiseOptions {
@@ -55,7 +56,7 @@ const known: readonly (keyof AddNoiseOptions)[] = [
 interface Parts {
   readonly session: NativeSession
   readonly scheduler: Scheduler
-  readonly vae: VaeConfig
+  readonly vae: LatentScaling
   readonly factor: number
 }
 

@@ -10,7 +10,10 @@ export const checkScheduler = (value: unknown): Scheduler => {
 }
 
 /** The model's own, corrected as its pipeline class does, or the choice with the model's settings. */
-export const chooseScheduler = (choice: Scheduler | string | undefined, folder: ModelFolder): Scheduler => {
+export const chooseScheduler = (
+  choice: Scheduler | string | undefined,
+  folder: Pick<ModelFolder, 'className' | 'scheduler'>
+): Scheduler => {
   if (choice !== undefined && typeof choice !== 'string') return checkScheduler(choice)
   const config = { ...folder.scheduler.config, _class_name: folder.scheduler.className }
   const make = (corrections: object): Scheduler =>

@@ -1,5 +1,13 @@
 import { basename } from 'node:path'
-import { native, translating, translatingSync, type NativeSession } from './binding.js'
+import { adaptableComponents, inversionEncoders } from './adapters/components.js'
+import { Loras, type CallAdapters, type LoadedLora, type LoadLoraOptions, type LoraStrength } from './adapters/loras.js'
+import {
+  TextualInversions,
+  type LoadTextualInversionOptions,
+  type TextualInversion
+} from './adapters/textual-inversion.js'
+import { native, translating, translatingSync, type NativeComponent, type NativeSession } from './binding.js'
+import { checkScheduler, chooseScheduler } from './pipeline-scheduler.js'
 import { ControlModels, type ControlNet, type LoadControlOptions, type T2iAdapter } from './control.js'
 import {
   controlSize,
@@ -8,16 +16,25 @@ import {
   type ControlOptions,
   type ResolvedControls
 } from './control-options.js'
+import { chooseDevice } from './device.js'
 import { disposedError, TextEncoder, UNet, Vae } from './components.js'
-import { DiffusionError, invalidArgument, unsupported } from './errors.js'
+import { invalidArgument, unsupported } from './errors.js'
 import { addNoise, type AddNoiseOptions, type AddNoiseResult } from './forward-diffusion.js'
 import { paintTwice } from './hires.js'
-import type { Component, ModelFolder, TextComponent } from './models/folder.js'
-import { readModel } from './models/model.js'
-import { isSdxl, partsOf } from './models/pipeline-classes.js'
+import { knownLoadOptions, type LoadOptions } from './load-options.js'
+import {
+  isUnconditional,
+  type Component,
+  type ModelFolder,
+  type TextComponent,
+  type UnconditionalFolder
+} from './models/folder.js'
+import { checkSameLatents, pixelsPerLatent, traitsOf } from './models/autoencoder.js'
+import { readModel, readVae } from './models/model.js'
+import { isSdxl } from './models/pipeline-classes.js'
+import { isUNet2d } from './models/unet2d.js'
 import type { CheckpointReader } from './models/single-file/checkpoint.js'
 import { loadTokenizer } from './models/tokenizer-source.js'
-import { vaeFactor } from './models/vae.js'
 import type { ComponentWeights } from './models/weights.js'
 import { outpaintOptions, type OutpaintOptions } from './outpaint.js'
 import { createScheduler, Scheduler } from './schedulers/index.js'
@@ -29,69 +46,18 @@ import {
   type Img2ImgOptions,
   type InpaintOptions
 } from './img2img-options.js'
-import { checkScheduler, chooseScheduler } from './pipeline-scheduler.js'
 import { resolveSource } from './source.js'
-import { resolveSuperResolution, type SuperResolutionOptions } from './super-resolution.js'
-import { paintedChannels, taskError, tasks, tasksOf, unetChannelsError, type Task } from './tasks.js'
+import { checkPixelOptions, resolveSuperResolution, type SuperResolutionOptions } from './super-resolution.js'
+import { modelsOf } from './pipeline-models.js'
+import { taskError, tasks, tasksOf, unetChannelsError, type Task } from './tasks.js'
 import type { Tokenizer } from './tokenizer/tokenizer.js'
+import { streamCall, type StreamEvent } from './stream.js'
 import { generate, type GenerationResult, type Txt2ImgModels } from './txt2img.js'
-import { resolveOptions, type ResolvedOptions, type StepEvent, type Txt2ImgOptions } from './txt2img-options.js'
+import { unconditional, type UnconditionalOptions } from './unconditional.js'
+import { resolveOptions, type ResolvedOptions, type Txt2ImgOptions } from './txt2img-options.js'
 import { integerIn, knownKeys, oneOf } from './validate.js'
 
-export interface LoadOptions {
-  /** 'auto' (default): the best there is; 'cpu'; 'cuda', 'cuda:1': that one, or an error. */
-  device?: string
-  /** 'auto' (default) or 'float32': what the CPU computes in. Weights keep the file's type. */
-  dtype?: string
-  /** CPU threads; default: the physical cores. */
-  threads?: number
-  /** Instead of the model's own: an instance, a diffusers class name or an AUTOMATIC1111 label. */
-  scheduler?: Scheduler | string
-  /** Another AutoencoderKL: a folder, or a .safetensors file in the original layout. */
-  vae?: string
-  /** Single files: a diffusers folder with the configurations and tokenizers to use; its weights are not read. */
-  config?: string
-  /** What the UNet predicts, where the model does not say it (single files of Stable Diffusion 2) or says it wrongly. */
-  predictionType?: 'epsilon' | 'v_prediction' | 'sample'
-  /** Take *.VARIANT.safetensors. */
-  variant?: string
-  /** Ends the loading between two components. */
-  signal?: AbortSignal
-  /** Components laid out; before that, of models from the hub, bytes of all files (`component: 'download'`). */
-  onProgress?: (event: { component: string; loaded: number; total: number; file?: string }) => void
-  /** Hub: a branch, tag or commit; 'main' by default. */
-  revision?: string
-  /** Hub: where models are kept; default HF_HUB_CACHE, or hub/ in HF_HOME: Python's cache, read and filled in place. */
-  cacheDir?: string
-  /** Hub: instead of HF_TOKEN or what `hf auth login` stored; false sends none. */
-  token?: string | false
-  /** Hub: read the cache alone, as HF_HUB_OFFLINE=1 does. */
-  localFilesOnly?: boolean
-  /** SHA-256 that a downloaded single file must have. */
-  sha256?: string
-}
-
-const known: readonly (keyof LoadOptions)[] = [
-  'device',
-  'dtype',
-  'threads',
-  'scheduler',
-  'vae',
-  'config',
-  'predictionType',
-  'variant',
-  'signal',
-  'onProgress',
-  'revision',
-  'cacheDir',
-  'token',
-  'localFilesOnly',
-  'sha256'
-]
-
-/** What `for await (const e of pipe.stream(…))` yields: the steps, and at the end the result. */
-export type StreamEvent =
-  ({ readonly type: 'step' } & StepEvent) | { readonly type: 'result'; readonly result: GenerationResult }
+export type { LoadOptions } from './load-options.js'
 
 /** Every task's options. */
 export interface TaskOptions {
@@ -100,6 +66,7 @@ export interface TaskOptions {
   inpaint: InpaintOptions
   edit: EditOptions
   superResolution: SuperResolutionOptions
+  unconditional: UnconditionalOptions
 }
 
 /**
@@ -115,22 +82,22 @@ export class Pipeline {
   readonly warnings: readonly string[]
   /** What this model can do: the methods of these names work, the others reject. */
   readonly tasks: readonly Task[]
-  /** Undefined in a later stage of a cascade that comes without a text encoder; so is textEncoder. */
-  readonly tokenizer: Tokenizer
-  readonly tokenizer2: Tokenizer | undefined
-  readonly textEncoder: TextEncoder
   /** SDXL's second one. */
   readonly textEncoder2: TextEncoder | undefined
   readonly unet: UNet
+  private readonly firstEncoder: TextEncoder | undefined
   private readonly autoencoder: Vae | undefined
+  private readonly loraFiles: Loras
+  private readonly inversions: TextualInversions
   private readonly controls: ControlModels
   private current: Scheduler
+  private hasPreviewVae = false
   private disposed: Promise<void> | undefined
 
   private constructor(
     private readonly native: NativeSession,
-    private readonly folder: ModelFolder,
-    private readonly tokenizers: readonly Tokenizer[],
+    private readonly folder: ModelFolder | UnconditionalFolder,
+    tokenizers: readonly Tokenizer[],
     choice: { device: string; reason: string },
     scheduler: Scheduler,
     private readonly name: string
@@ -143,22 +110,17 @@ export class Pipeline {
     this.deviceReason = choice.reason
     this.warnings = [...folder.warnings, ...scheduler.warnings]
     this.tasks = tasksOf(folder)
-    this.tokenizer = tokenizers[0]!
-    this.tokenizer2 = tokenizers[1]
-    this.textEncoder = encoders[0]!
+    this.loraFiles = new Loras(owner.session, adaptableComponents(folder))
+    this.inversions = new TextualInversions(owner.session, tokenizers, inversionEncoders(folder))
+    this.firstEncoder = encoders[0]
     this.textEncoder2 = encoders[1]
-    this.unet = new UNet(owner, { ...folder.unet.config }, folder.unet.config.inChannels)
+    this.unet = new UNet(owner, { ...folder.unet.config }, folder.unet.config.inChannels, !isUnconditional(folder))
     const vae = folder.vae?.config
-    if (vae)
-      this.autoencoder = new Vae(
-        owner,
-        { ...vae },
-        { picture: vae.inChannels, latent: vae.latentChannels },
-        vaeFactor(vae)
-      )
+    if (vae) this.autoencoder = new Vae(owner, vae)
     this.current = scheduler
     const unet = folder.unet.config
-    const controlled = vae && { unet, latentChannels: vae.latentChannels, factor: vaeFactor(vae) }
+    const controlled =
+      vae && !isUNet2d(unet) ? { unet, latentChannels: vae.latentChannels, factor: pixelsPerLatent(vae) } : undefined
     this.controls = new ControlModels(owner, controlled, readHeader)
   }
 
@@ -169,7 +131,7 @@ export class Pipeline {
    *   ERR_ND_CUDA_UNAVAILABLE, ERR_ND_OUT_OF_MEMORY, ERR_ND_NO_BINARY, ERR_ND_DOWNLOAD, ERR_ND_ACCESS; signal.reason
    */
   static async fromPretrained(source: string, options: LoadOptions = {}): Promise<Pipeline> {
-    knownKeys('fromPretrained', options, known)
+    knownKeys('fromPretrained', options, knownLoadOptions)
     const { signal } = options
     if (signal !== undefined && !(signal instanceof AbortSignal))
       throw invalidArgument('signal', 'an AbortSignal', signal)
@@ -194,13 +156,13 @@ export class Pipeline {
     ].flatMap(([encoder, tokenizer]) => (encoder && tokenizer ? [loadTokenizer(encoder.kind, tokenizer)] : []))
 
     const session = translatingSync(() => new (native().Session)({ device: choice.device, threads }))
-    const parts: [kind: 'textEncoder' | 'unet' | 'vae', component: Component<object>][] = [
+    const parts: [kind: NativeComponent, component: Component<object>][] = [
       ...loadedEncoders(folder).map(
         ({ kind, ...e }) =>
-          ['textEncoder', { ...e, config: { kind, ...e.config } }] as ['textEncoder', Component<object>]
+          ['textEncoder', { ...e, config: { kind, ...e.config } }] as [NativeComponent, Component<object>]
       ),
-      ['unet', folder.unet],
-      ...(folder.vae ? [['vae', folder.vae] as ['vae', Component<object>]] : [])
+      [isUnconditional(folder) ? 'unconditional' : 'unet', folder.unet],
+      ...(folder.vae ? [['vae', folder.vae] as [NativeComponent, Component<object>]] : [])
     ]
     try {
       for (const [i, [kind, component]] of parts.entries()) {
@@ -212,7 +174,42 @@ export class Pipeline {
       await session.unload()
       throw error
     }
-    return new Pipeline(session, folder, tokenizers, choice, scheduler, basename(source, '.safetensors'))
+    const pipe = new Pipeline(session, folder, tokenizers, choice, scheduler, basename(source, '.safetensors'))
+    if (options.previewVae !== undefined)
+      try {
+        await pipe.loadPreviewVae(options.previewVae)
+      } catch (error) {
+        await pipe.dispose()
+        throw error
+      }
+    return pipe
+  }
+
+  /**
+   * An autoencoder that decodes previews from now on (unless a call asks for `preview: { vae: 'own' }`), such as TAESD: a
+   * folder, or a file in the original layout. Replaces the one before.
+   * @throws DiffusionError ERR_ND_MODEL_NOT_FOUND, ERR_ND_MODEL_FORMAT (also where it is for other latents), ERR_ND_UNSUPPORTED
+   */
+  async loadPreviewVae(path: string): Promise<void> {
+    if (typeof path !== 'string' || path === '') throw invalidArgument('previewVae', 'a path', path)
+    const { folder } = this
+    if (!folder.vae) throw unsupported('Expected a model with an autoencoder but this one paints pixels')
+    const own = folder.vae.config
+    const preview = await readVae(path, traitsOf(own, isSdxl(folder.className)), readHeader)
+    checkSameLatents(own, preview.config, path)
+    await loadComponent(this.session(), 'previewVae', preview.config, preview.weights)
+    this.hasPreviewVae = true
+  }
+
+  /** With the tokens of textual inversions. @throws DiffusionError ERR_ND_UNSUPPORTED where the model knows no text; textEncoder too */
+  get tokenizer(): Tokenizer {
+    return this.inversions.tokenizers[0] ?? withoutText('tokenizer')
+  }
+  get tokenizer2(): Tokenizer | undefined {
+    return this.inversions.tokenizers[1]
+  }
+  get textEncoder(): TextEncoder {
+    return this.firstEncoder ?? withoutText('text encoder')
   }
 
   /** @throws DiffusionError ERR_ND_UNSUPPORTED where the model paints pixels */
@@ -230,62 +227,112 @@ export class Pipeline {
 
   /** Text to image. @throws DiffusionError; signal.reason when aborted; what onStep throws */
   async txt2img(options: Txt2ImgOptions): Promise<GenerationResult> {
-    const models = this.modelsFor('txt2img', options)
-    const run = (o: ResolvedOptions, controls?: ResolvedControls): Promise<GenerationResult> => {
-      if (o.hires && !this.autoencoder)
-        throw unsupported('hires is for models with an autoencoder; a cascade has superResolution for it')
-      return o.hires ? paintTwice(o, o.hires, models, controls) : generate(o, models, undefined, controls)
-    }
-    if (!mentionsControl(options)) return run(resolveOptions(options, models))
-    const controls = await this.controlsFor('txt2img', options, models)
-    const size = controls && controlSize(controls)
-    return run(resolveOptions(options, size ? { ...models, defaultSize: size } : models), controls)
+    return this.call('txt2img', options, async (given, models) => {
+      const run = (o: ResolvedOptions, controls?: ResolvedControls): Promise<GenerationResult> => {
+        if (!models.autoencoder) checkPixelOptions(o)
+        return o.hires ? paintTwice(o, o.hires, models, controls) : generate(o, models, undefined, controls)
+      }
+      if (!mentionsControl(given)) return run(resolveOptions(given, models))
+      const controls = await this.controlsFor('txt2img', given, models)
+      const size = controls && controlSize(controls)
+      return run(resolveOptions(given, size ? { ...models, defaultSize: size } : models), controls)
+    })
   }
 
   /** A picture painted anew, as far as `strength` says. @throws as txt2img */
   async img2img(options: Img2ImgOptions): Promise<GenerationResult> {
-    const models = this.modelsFor('img2img', options)
-    const [call, controls] = await Promise.all([
-      resolveImg2Img(options, models),
-      this.controlsFor('img2img', options, models)
-    ])
-    this.session() // disposed of meanwhile?
-    return generate(call.options, models, call.picture, controls)
+    return this.call('img2img', options, async (o, models) => {
+      const [call, controls] = await Promise.all([resolveImg2Img(o, models), this.controlsFor('img2img', o, models)])
+      return generate(call.options, models, call.picture, controls)
+    })
   }
 
   /** The part of a picture that `mask` shows, painted anew. @throws as txt2img */
   async inpaint(options: InpaintOptions): Promise<GenerationResult> {
-    const models = this.modelsFor('inpaint', options)
-    const [call, controls] = await Promise.all([
-      resolveInpaint(options, models),
-      this.controlsFor('inpaint', options, models)
-    ])
-    this.session() // disposed of meanwhile?
-    return generate(call.options, models, call.picture, controls)
+    return this.call('inpaint', options, async (o, models) => {
+      const [call, controls] = await Promise.all([resolveInpaint(o, models), this.controlsFor('inpaint', o, models)])
+      return generate(call.options, models, call.picture, controls)
+    })
   }
 
   /** A picture carried on beyond its edges. @throws as txt2img */
   async outpaint(options: OutpaintOptions): Promise<GenerationResult> {
-    const models = this.modelsFor('inpaint', options)
-    return this.inpaint(await outpaintOptions(options, Math.max(8, models.factor)))
+    this.checkTask('inpaint', options)
+    return this.inpaint(await outpaintOptions(options, Math.max(8, this.vae.factor)))
   }
 
   /** A picture changed as the prompt tells to (InstructPix2Pix models). @throws as txt2img */
   async edit(options: EditOptions): Promise<GenerationResult> {
-    const models = this.modelsFor('edit', options)
-    const call = await resolveEdit(options, models)
-    this.session() // disposed of meanwhile?
-    return generate(call.options, models, call.picture)
+    return this.call('edit', options, async (o, models) => {
+      const call = await resolveEdit(o, models)
+      return generate(call.options, models, call.picture)
+    })
+  }
+
+  /**
+   * Loads a LoRA, LoHa, LoKr or DoRA and applies it to the calls from now on.
+   * @throws DiffusionError ERR_ND_MODEL_NOT_FOUND, ERR_ND_MODEL_FORMAT (naming the tensor that does not fit),
+   *   ERR_ND_UNSUPPORTED (pickles, other kinds), ERR_ND_INVALID_ARGUMENT (a name that is taken), ERR_ND_OUT_OF_MEMORY
+   */
+  loadLora(path: string, options: LoadLoraOptions = {}): Promise<void> {
+    return this.loraFiles.load(path, options)
+  }
+
+  /** Gives strengths to loaded LoRAs; those that are not named go to 0. Nothing is loaded again. @throws as loadLora */
+  setLoras(loras: readonly LoraStrength[]): Promise<void> {
+    return this.loraFiles.set(loras)
+  }
+
+  /** Takes a LoRA away, without a name all of them: the model is then what it was. @throws ERR_ND_INVALID_ARGUMENT */
+  unloadLora(name?: string): Promise<void> {
+    return this.loraFiles.unload(name)
+  }
+
+  /** The LoRAs that are loaded, in the order in which they are applied. */
+  get loras(): readonly LoadedLora[] {
+    return this.loraFiles.list
+  }
+
+  /**
+   * Loads a textual inversion: its token in a prompt or a negative prompt then stands for its vectors.
+   * @throws DiffusionError ERR_ND_MODEL_NOT_FOUND, ERR_ND_MODEL_FORMAT (of another width), ERR_ND_UNSUPPORTED (pickles),
+   *   ERR_ND_INVALID_ARGUMENT (a token that exists)
+   */
+  loadTextualInversion(path: string, options: LoadTextualInversionOptions = {}): Promise<void> {
+    return this.inversions.load(path, options)
+  }
+
+  /** Takes a token away, without one all that were loaded. @throws ERR_ND_INVALID_ARGUMENT */
+  unloadTextualInversion(token?: string): Promise<void> {
+    return this.inversions.unload(token)
+  }
+
+  /** Those that are loaded. */
+  get textualInversions(): readonly TextualInversion[] {
+    return this.inversions.list
+  }
+
+  /** Pictures from noise alone (DDPMPipeline and DDIMPipeline). @throws as txt2img */
+  async unconditional(options: UnconditionalOptions = {}): Promise<GenerationResult> {
+    this.checkTask('unconditional', options)
+    if (!isUnconditional(this.folder)) throw taskError('unconditional', this.tasks, this.folder)
+    return unconditional(options, {
+      session: this.native,
+      scheduler: this.current,
+      config: this.folder.unet.config,
+      defaultSteps: this.folder.className === 'DDIMPipeline' ? 50 : 1000,
+      name: this.name
+    })
   }
 
   /** A small picture at the model's size (stages of a cascade: IFSuperResolutionPipeline). @throws as txt2img */
   async superResolution(options: SuperResolutionOptions): Promise<GenerationResult> {
-    const models = this.modelsFor('superResolution', options)
-    const { className, config } = this.folder.noisingScheduler!
-    const noising = createScheduler({ ...config, _class_name: className })
-    const call = await resolveSuperResolution(options, models, noising)
-    this.session() // disposed of meanwhile?
-    return generate(call.options, models, undefined, undefined, call.upscale)
+    return this.call('superResolution', options, async (o, models) => {
+      const { className, config } = this.folder.noisingScheduler!
+      const noising = createScheduler({ ...config, _class_name: className })
+      const call = await resolveSuperResolution(o, models, noising)
+      return generate(call.options, models, undefined, undefined, call.upscale)
+    })
   }
 
   private run<T extends Task>(task: T, options: TaskOptions[T]): Promise<GenerationResult> {
@@ -296,35 +343,7 @@ export class Pipeline {
   /** The same calls as an iterator over their steps; leaving the loop early ends the call. */
   async *stream<T extends Task>(task: T, options: TaskOptions[T]): AsyncGenerator<StreamEvent, void, undefined> {
     oneOf('task', task, tasks)
-    const queue: StreamEvent[] = []
-    let wake = (): void => {}
-    let failure: { error: unknown } | undefined
-    let done = false
-    const stop = new AbortController()
-    const signal = options.signal ? AbortSignal.any([options.signal, stop.signal]) : stop.signal
-    const onStep = (event: StepEvent): void => {
-      options.onStep?.(event)
-      queue.push({ type: 'step', ...event })
-      wake()
-    }
-    const run = this.run(task, { ...options, signal, onStep })
-      .then((result) => void queue.push({ type: 'result', result }))
-      .catch((error: unknown) => void (failure = { error }))
-      .finally(() => {
-        done = true
-        wake()
-      })
-    try {
-      for (;;) {
-        while (queue.length) yield queue.shift()!
-        if (failure) throw failure.error
-        if (done) return
-        await new Promise<void>((resolve) => (wake = resolve))
-      }
-    } finally {
-      stop.abort()
-      await run
-    }
+    yield* streamCall(options, (o) => this.run(task, { ...options, ...o }))
   }
 
   /** The loaded ControlNets and T2I-Adapters, in the order of loading. */
@@ -368,7 +387,7 @@ export class Pipeline {
     const session = this.session()
     const vae = this.folder.vae?.config
     if (!vae) throw unsupported('Expected a model with an autoencoder, whose latents are noised, but this one has none')
-    return addNoise(options, { session, scheduler: this.scheduler, vae, factor: vaeFactor(vae) })
+    return addNoise(options, { session, scheduler: this.scheduler, vae, factor: pixelsPerLatent(vae) })
   }
 
   /** Bytes held: laid-out weights, and the arena of activations. */
@@ -396,6 +415,15 @@ export class Pipeline {
     return this.native
   }
 
+  /** One call of a task with its adapters, and with options that no longer speak of them. */
+  private call<O extends Txt2ImgOptions | Img2ImgOptions | EditOptions | SuperResolutionOptions>(
+    task: Task,
+    options: O,
+    run: (options: O, models: Txt2ImgModels) => Promise<GenerationResult>
+  ): Promise<GenerationResult> {
+    return this.loraFiles.during(options, (o, adapters) => run(o, this.modelsFor(task, o, adapters)))
+  }
+
   /** Without a word about ControlNets or adapters there is nothing to wait for. */
   private async controlsFor(
     task: 'txt2img' | 'img2img' | 'inpaint',
@@ -409,54 +437,44 @@ export class Pipeline {
   }
 
   /** Checks what comes before the options: a live pipeline, a model for the task, a real scheduler. */
-  private modelsFor(task: Task, options: { scheduler?: Scheduler | string } | undefined): Txt2ImgModels {
+  private checkTask(task: Task, options: { scheduler?: Scheduler | string } | undefined): void {
     this.session()
     if (!this.tasks.includes(task)) throw taskError(task, this.tasks, this.folder)
     const scheduler = options?.scheduler
     if (scheduler !== undefined && typeof scheduler !== 'string') checkScheduler(scheduler)
-    return this.models()
   }
 
-  private models(): Txt2ImgModels {
-    const { folder } = this
-    const unet = folder.unet.config
-    const parts = partsOf(folder.className)
-    const xl = isSdxl(folder.className)
-    const latentChannels = paintedChannels(folder)
-    const factor = this.autoencoder?.factor ?? 1
-    const sample = unet.sampleSize
-    return {
-      session: this.native,
+  private modelsFor(
+    task: Task,
+    options: { scheduler?: Scheduler | string } | undefined,
+    adapters: CallAdapters
+  ): Txt2ImgModels {
+    this.checkTask(task, options)
+    if (isUnconditional(this.folder)) throw taskError(task, this.tasks, this.folder)
+    return modelsOf(this.folder, {
+      adapters,
       scheduler: this.current,
       name: this.name,
-      xl,
-      factor,
-      defaultSize: { width: (sample?.width ?? 64) * factor, height: (sample?.height ?? 64) * factor },
-      defaultGuidanceScale: parts.guidanceScale ?? 7.5,
-      defaultSteps: parts.steps ?? 50,
-      lowerCase: parts.lowerCase ?? false,
-      guidedBelowOne: parts.guidedBelowOne ?? false,
-      latentChannels,
-      extraChannels: unet.inChannels - latentChannels,
-      aestheticScores: folder.requiresAestheticsScore,
-      consistency: folder.className === 'LatentConsistencyModelPipeline',
-      timeCondWidth: unet.timeCondWidth,
-      tokenizers: this.tokenizers,
-      // SDXL's second encoder reads prompt2, also where it is the only one.
-      promptOf: xl ? (folder.textEncoder ? [0, 1] : [1]) : [0],
-      zerosForEmpty: xl && folder.forceZerosForEmptyPrompt
-    }
+      hasPreviewVae: this.hasPreviewVae,
+      tokenizers: this.inversions.tokenizers
+    })
   }
+}
+
+const withoutText = (part: string): never => {
+  throw unsupported(
+    `Expected a model with a ${part} but this one has none: it paints without text, or from promptEmbeds`
+  )
 }
 
 const readHeader: CheckpointReader = (path) => translatingSync(() => native().readHeader(path))
 
-const loadedEncoders = (folder: ModelFolder): TextComponent[] =>
+const loadedEncoders = (folder: ModelFolder | UnconditionalFolder): TextComponent[] =>
   [folder.textEncoder, folder.textEncoder2].filter((e) => e !== null)
 
 const loadComponent = (
   session: NativeSession,
-  kind: 'textEncoder' | 'unet' | 'vae',
+  kind: NativeComponent,
   config: object,
   weights: ComponentWeights
 ): Promise<void> =>
@@ -468,19 +486,3 @@ const loadComponent = (
       weights.tensors.map((t) => [t.name, t.file, t.stored, t.view] as const)
     )
   )
-
-const chooseDevice = (device: string, dtype: string): { device: string; reason: string } => {
-  if (!/^(auto|cpu|cuda(:\d+)?)$/.test(device))
-    throw invalidArgument('device', "'auto', 'cpu', 'cuda' or 'cuda:N'", device)
-  if (!['auto', 'float32', 'float16', 'bfloat16'].includes(dtype))
-    throw invalidArgument('dtype', "'auto' or 'float32'", dtype)
-  const { cudaReason } = native().inspect()
-  if (device.startsWith('cuda'))
-    throw new DiffusionError(
-      'ERR_ND_CUDA_UNAVAILABLE',
-      `Expected a CUDA device for '${device}' but ${cudaReason}; use device 'auto' or 'cpu'`
-    )
-  if (dtype === 'float16' || dtype === 'bfloat16')
-    throw unsupported(`dtype '${dtype}' is not supported on the CPU, which computes in float32; use 'auto'`)
-  return { device: 'cpu', reason: device === 'cpu' ? 'asked for' : `no CUDA: ${cudaReason}` }
-}

@@ -131,8 +131,19 @@ const weighted = (tokenizer: ClipTokenizer, prompt: string): TokenizedPrompt => 
       close()
       continue
     }
-    for (const token of tokenizer.tokenize(part.text)) {
+    for (const group of tokenizer.tokenGroups(part.text)) {
       const { tokens, weights } = chunk
+      if (group.length > 1) {
+        // A textual inversion stays in one chunk where it fits into one.
+        if (tokens.length + group.length > capacity) close()
+        for (const token of group) {
+          if (chunk.tokens.length === capacity) close()
+          chunk.tokens.push(token)
+          chunk.weights.push(part.weight)
+        }
+        continue
+      }
+      const token = group[0]!
       if (token === comma) lastComma = tokens.length
       else if (tokens.length === capacity && lastComma !== -1 && capacity - lastComma <= commaReach) {
         // What follows the last comma goes together into the next chunk.

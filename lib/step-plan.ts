@@ -47,6 +47,8 @@ export interface PlanRow {
   readonly learnedRange?: readonly [number, number]
   /** After the writes, where the mask is 0, x becomes α·orig + σ·n0. */
   readonly blend?: readonly [alpha: number, sigma: number]
+  /** Predicted noise ε = noise[0]·x + noise[1]·m, whatever the model predicts; missing where x has no noise. For events. */
+  readonly noise?: readonly [x: number, m: number]
   /** One weight per extra branch: m = m₀ + Σ wᵢ (mᵢ − m₀). Filled by the pipeline: plain guidance is [guidanceScale]. */
   readonly guidance?: readonly number[]
   /** Strength of each control (ControlNet, T2I-Adapter) in this row. Filled by the pipeline. */

@@ -1,6 +1,7 @@
 /** The options of superResolution: their meaning, defaults and checks, beyond txt2img's. */
 import type { NativeGenerateJob } from './binding.js'
-import { invalidArgument } from './errors.js'
+import { controlOptionNames, type ControlOptions } from './control-options.js'
+import { invalidArgument, unsupported } from './errors.js'
 import { loadImage, type ImageInput } from './image.js'
 import type { PictureInput } from './img2img-options.js'
 import { Scheduler } from './schedulers/index.js'
@@ -9,10 +10,23 @@ import { resolveOptions, type PipelineTraits, type ResolvedOptions, type Txt2Img
 import { integerIn } from './validate.js'
 import { variationNames, type VariationOptions } from './variation.js'
 
+/** Options of txt2img that speak of an autoencoder, or of a UNet as Stable Diffusion's is built. */
+const latentOptions = ['hires', 'freeU', 'vaeTiling', 'vaeSlicing'] as const
+
+/** @throws DiffusionError ERR_ND_UNSUPPORTED where txt2img is asked for what models that paint pixels have not */
+export const checkPixelOptions = (o: ResolvedOptions): void => {
+  if (o.hires) throw unsupported('hires is for models with an autoencoder; a cascade has superResolution for it')
+  for (const name of latentOptions)
+    if (o[name] !== undefined) throw unsupported(`${name} is for models with an autoencoder; this one paints pixels`)
+}
+
 /**
  * diffusers' IFSuperResolutionPipeline: a small picture is painted anew at the model's size. Sizes default to the model's.
  */
-export interface SuperResolutionOptions extends Omit<Txt2ImgOptions, 'hires' | keyof VariationOptions> {
+export interface SuperResolutionOptions extends Omit<
+  Txt2ImgOptions,
+  (typeof latentOptions)[number] | keyof ControlOptions | keyof VariationOptions
+> {
   /** One for all, or one per prompt: pictures of one size, or a tensor [n, 3, h, w] in −1..1 such as a first stage's `latents`. */
   image: PictureInput | Tensor
   /** How much noise the enlarged picture gets, as a timestep: 0..999; default 250. */
@@ -54,7 +68,7 @@ export const resolveSuperResolution = async (
   const options = resolveOptions(o, traits, {
     name: 'superResolution',
     extra: ['image', 'noiseLevel'],
-    without: ['hires', ...variationNames]
+    without: [...latentOptions, ...controlOptionNames, ...variationNames]
   })
   const noiseLevel = integerIn('noiseLevel', o.noiseLevel ?? 250, 0, 999)
   const low = await smallPictures(o.image)

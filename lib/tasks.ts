@@ -1,13 +1,15 @@
 /** What a model can do, read from its UNet's input channels. */
 import { unsupported, type DiffusionError } from './errors.js'
-import type { ModelFolder } from './models/folder.js'
+import { isUnconditional, type ModelFolder, type UnconditionalFolder } from './models/folder.js'
 import { isSdxl, partsOf } from './models/pipeline-classes.js'
 
-export const tasks = ['txt2img', 'img2img', 'inpaint', 'edit', 'superResolution'] as const
+export const tasks = ['txt2img', 'img2img', 'inpaint', 'edit', 'superResolution', 'unconditional'] as const
 export type Task = (typeof tasks)[number]
 
+type AnyFolder = ModelFolder | UnconditionalFolder
+
 /** Channels of what the loop works on: of the latents, or of pictures where there is no autoencoder. */
-export const paintedChannels = ({ vae, unet, className }: ModelFolder): number => {
+export const paintedChannels = ({ vae, unet, className }: AnyFolder): number => {
   if (vae) return vae.config.latentChannels
   // A super-resolution UNet sees the small picture, enlarged, beside the one that it paints.
   const upscales = partsOf(className).tasks?.includes('superResolution') ?? false
@@ -18,9 +20,12 @@ export const paintedChannels = ({ vae, unet, className }: ModelFolder): number =
  * With L latent channels, a UNet of L input channels paints and repaints, one of 2L + 1 (latents, mask, masked picture)
  * inpaints, one of 2L (latents, picture) is InstructPix2Pix's. SDXL's refiner paints from pictures only. None: unknown.
  */
-export const tasksOf = (folder: ModelFolder): readonly Task[] => {
+export const tasksOf = (folder: AnyFolder): readonly Task[] => {
   const { inChannels, outChannels } = folder.unet.config
   const latentChannels = paintedChannels(folder)
+  // A model in pixel space may predict its variance beside the noise.
+  if (isUnconditional(folder))
+    return outChannels === inChannels || outChannels === 2 * inChannels ? ['unconditional'] : []
   const only = partsOf(folder.className).tasks
   if (only) {
     const expected = only.includes('superResolution') ? 2 * latentChannels : latentChannels
@@ -41,7 +46,7 @@ export const tasksOf = (folder: ModelFolder): readonly Task[] => {
   }
 }
 
-export const unetChannelsError = (folder: ModelFolder): DiffusionError => {
+export const unetChannelsError = (folder: AnyFolder): DiffusionError => {
   const latentChannels = paintedChannels(folder)
   return unsupported(
     `${folder.path}: expected a UNet from ${latentChannels} channels, as the VAE's latents have (or ${2 * latentChannels + 1} for ` +
@@ -50,7 +55,7 @@ export const unetChannelsError = (folder: ModelFolder): DiffusionError => {
   )
 }
 
-export const taskError = (task: Task, able: readonly Task[], folder: ModelFolder): DiffusionError =>
+export const taskError = (task: Task, able: readonly Task[], folder: AnyFolder): DiffusionError =>
   unsupported(
     `Expected a model for ${task} but this one, with a UNet of ${folder.unet.config.inChannels} input channels` +
       `${folder.requiresAestheticsScore ? ' and aesthetic scores (a refiner)' : ''}, is for ${able.join(', ')}`

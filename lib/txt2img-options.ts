@@ -1,10 +1,13 @@
 /** The options of txt2img: their meaning, defaults and checks. */
+import type { CallLora } from './adapters/loras.js'
 import { controlOptionNames, type ControlOptions } from './control-options.js'
 import { invalidArgument } from './errors.js'
 import type { DiffusionImage } from './image.js'
 import type { Scheduler } from './schedulers/index.js'
+import { checkFreeU, type FreeU } from './free-u.js'
 import { resolveHires, type HiresOptions, type ResolvedHires } from './hires-options.js'
 import type { Tensor } from './tensor.js'
+import type { VaeTilingOption } from './vae-tiling.js'
 import { resolveVariation, variationNames, type ResolvedVariation, type VariationOptions } from './variation.js'
 import { bool, finite, integerIn, knownKeys, oneOf, pairOfIntegers, seedOf } from './validate.js'
 
@@ -54,6 +57,11 @@ export interface Txt2ImgOptions extends VariationOptions, ControlOptions {
   negativePooledPromptEmbeds?: Tensor
   /** AUTOMATIC1111's prompt syntax and prompts of any length; default false: diffusers cuts at 77 tokens. */
   promptWeighting?: boolean
+  /**
+   * For this call, instead of the pipeline's: names of loaded LoRAs (strength 1), `{ name, strength }`, or `{ path, strength }`,
+   * a file that is loaded for this call alone. With promptWeighting, `<lora:name:0.8>` in the prompt does the same on top.
+   */
+  loras?: readonly CallLora[]
   /** SDXL's size conditions, [height, width] or [top, left] in pixels; default the picture's size and 0, 0. */
   originalSize?: readonly [number, number]
   cropsCoordsTopLeft?: readonly [number, number]
@@ -63,17 +71,31 @@ export interface Txt2ImgOptions extends VariationOptions, ControlOptions {
   negativeTargetSize?: readonly [number, number]
   /** SDXL: stop at this share (between 0 and 1) of the denoising, for a refiner to go on. */
   denoisingEnd?: number
+  /** How the UNet's up blocks weigh backbone and skips; default as trained. */
+  freeU?: FreeU
   /** A second pass at a larger size (AUTOMATIC1111's hires fix). */
   hires?: HiresOptions
   /** 'image' (default), or 'latent': only latents, no decoding. */
   outputType?: 'image' | 'latent'
   /** Ends the call within one UNet evaluation; its promise rejects with signal.reason. */
   signal?: AbortSignal
-  /** Decoded previews of the predicted original: after every step, or every n. */
-  preview?: boolean | { every: number }
+  /**
+   * Decoded previews of the predicted original: after every step, or every n (default 1), by the pipeline's preview VAE where
+   * it has one (`vae`: 'preview' insists on it, 'own' takes the model's own all the same).
+   */
+  preview?: boolean | PreviewOptions
+  /** Whether pictures go through the autoencoder in tiles, to bound memory; default 'auto'. */
+  vaeTiling?: VaeTilingOption
+  /** diffusers' enable_vae_slicing: pictures of a batch one by one. They always do here; true and false are the same. */
+  vaeSlicing?: boolean
   /** Step events carry latents, predictedNoise and predictedOriginal; default false. */
   stepLatents?: boolean
   onStep?: (event: StepEvent) => void
+}
+
+export interface PreviewOptions {
+  every?: number
+  vae?: 'own' | 'preview'
 }
 
 /** One after every UNet evaluation, as diffusers' callback_on_step_end: solvers with several evaluations per step send several. */
@@ -84,7 +106,11 @@ export interface StepEvent {
   readonly step: number
   readonly steps: number
   readonly timestep: number
-  /** With stepLatents: [images, C, h, w]. `predictedNoise` is the model's output after guidance, in the model's own terms (v for v-prediction). */
+  /**
+   * With stepLatents: [images, C, h, w]. `latents` after the evaluation; `predictedNoise`, ε, and `predictedOriginal`, x₀ (clipped
+   * or thresholded where the scheduler does), as the evaluation predicts them after guidance, whatever the model's own terms are:
+   * the latents before it are α·x₀ + σ·ε with [α, σ] = scheduler.noiseLevel(timestep).
+   */
   readonly latents?: Tensor
   readonly predictedNoise?: Tensor
   readonly predictedOriginal?: Tensor
@@ -128,11 +154,15 @@ const known: readonly (keyof Txt2ImgOptions)[] = [
   'promptEmbeds',
   'negativePromptEmbeds',
   'promptWeighting',
+  'loras',
   'outputType',
   'signal',
   'preview',
+  'vaeTiling',
+  'vaeSlicing',
   'stepLatents',
   'onStep',
+  'freeU',
   ...controlOptionNames,
   'hires',
   ...variationNames,
@@ -190,6 +220,7 @@ export interface ResolvedOptions extends Omit<
   readonly promptWeighting: boolean
   readonly outputType: 'image' | 'latent'
   readonly previewEvery: number
+  readonly previewVae: 'own' | 'preview' | undefined
   readonly stepLatents: boolean
 }
 
@@ -210,6 +241,16 @@ const size = (name: string, value: unknown, multiple: number): number => {
 }
 
 const randomSeed = (): bigint => BigInt(Math.floor(Math.random() * 2 ** 32))
+
+const resolvePreview = (preview: Txt2ImgOptions['preview']): Pick<ResolvedOptions, 'previewEvery' | 'previewVae'> => {
+  if (typeof preview !== 'object' || preview === null)
+    return { previewEvery: bool('preview', preview ?? false) ? 1 : 0, previewVae: undefined }
+  knownKeys('preview', preview, ['every', 'vae'])
+  return {
+    previewEvery: integerIn('preview.every', preview.every ?? 1, 1, 1000),
+    previewVae: preview.vae === undefined ? undefined : oneOf('preview.vae', preview.vae, ['own', 'preview'] as const)
+  }
+}
 
 export const resolveOptions = (
   o: Txt2ImgOptions,
@@ -251,6 +292,8 @@ export const resolveOptions = (
   if (o.signal !== undefined && !(o.signal instanceof AbortSignal))
     throw invalidArgument('signal', 'an AbortSignal', o.signal)
   if (o.onStep !== undefined && typeof o.onStep !== 'function') throw invalidArgument('onStep', 'a function', o.onStep)
+  checkFreeU(o.freeU)
+  if (o.vaeSlicing !== undefined) bool('vaeSlicing', o.vaeSlicing)
   if (o.eta !== undefined) finite('eta', o.eta, 0, 1)
   if (o.clipSkip !== undefined) integerIn('clipSkip', o.clipSkip, 0, 100)
   if (o.denoisingEnd !== undefined && !(finite('denoisingEnd', o.denoisingEnd, 0, 1) > 0 && o.denoisingEnd < 1))
@@ -282,12 +325,7 @@ export const resolveOptions = (
     rng: oneOf('rng', o.rng ?? 'cpu', ['cpu', 'cuda']),
     promptWeighting: bool('promptWeighting', o.promptWeighting ?? false),
     outputType: oneOf('outputType', o.outputType ?? 'image', ['image', 'latent']),
-    previewEvery:
-      typeof o.preview === 'object'
-        ? integerIn('preview.every', o.preview?.every, 1, 1000)
-        : bool('preview', o.preview ?? false)
-          ? 1
-          : 0,
+    ...resolvePreview(o.preview),
     stepLatents: bool('stepLatents', o.stepLatents ?? false)
   }
 }

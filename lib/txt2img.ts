@@ -1,24 +1,21 @@
 /** One call of any task: options → plan and conditions → native job → pictures. */
-import {
-  native,
-  translated,
-  version,
-  type NativeGenerateJob,
-  type NativeSession,
-  type NativeStepEvent
-} from './binding.js'
+import { native, version, type NativeGenerateJob } from './binding.js'
+import type { CallAdapters } from './adapters/loras.js'
 import { controlInputs, controlParameters, withControlScales, type ResolvedControls } from './control-options.js'
 import { guidanceEmbedding, pictureTimeIds, promptInput, timeIds, type TextTraits } from './conditions.js'
 import { invalidArgument } from './errors.js'
-import { DiffusionImage } from './image.js'
+import type { DiffusionImage } from './image.js'
 import type { PictureTraits, ResolvedPicture } from './img2img-options.js'
 import { formatParameters } from './infotext.js'
 import { createScheduler, type Scheduler } from './schedulers/index.js'
 import type { StepPlan } from './step-plan.js'
 import { compile, type PlanTraits } from './step-plans.js'
 import { checkTensor, type Tensor } from './tensor.js'
+import { resolveTiling, tilingWarning } from './vae-tiling.js'
+import type { AutoencoderConfig } from './models/autoencoder.js'
+import { runJob, splitPictures } from './run-job.js'
+import type { ResolvedOptions } from './txt2img-options.js'
 import { repaintFields } from './repaint-options.js'
-import type { ResolvedOptions, StepEvent } from './txt2img-options.js'
 import { nativeVariation, repaintsAlone, variationFields } from './variation.js'
 
 export interface GenerationResult {
@@ -46,8 +43,11 @@ export interface GenerationResult {
 
 /** What a call needs of its pipeline. */
 export interface Txt2ImgModels extends PictureTraits, TextTraits, PlanTraits {
-  readonly session: NativeSession
+  readonly adapters: CallAdapters
   readonly scheduler: Scheduler
+  /** Undefined where the model paints pixels. */
+  readonly autoencoder: AutoencoderConfig | undefined
+  readonly hasPreviewVae: boolean
   /** For the pictures' `parameters` text. */
   readonly name: string
 }
@@ -84,6 +84,11 @@ export const generate = async (
   warnings.push(...(scheduler === models.scheduler ? [] : scheduler.warnings))
   const latentHeight = Math.floor(o.height / models.factor)
   const latentWidth = Math.floor(o.width / models.factor)
+  const tiling = models.autoencoder && resolveTiling(o.vaeTiling, models.autoencoder, o)
+  const tiled = tilingWarning(o.vaeTiling, tiling)
+  if (tiled !== undefined) warnings.push(tiled)
+  if (o.previewVae === 'preview' && !models.hasPreviewVae)
+    throw invalidArgument('preview.vae', "'own', or a pipeline with a preview VAE (loadPreviewVae),", o.previewVae)
   if (o.latents) checkTensor('latents', o.latents, [o.batch, models.latentChannels, latentHeight, latentWidth])
 
   const job: NativeGenerateJob = {
@@ -102,38 +107,18 @@ export const generate = async (
     latents: o.latents?.data,
     picture: input,
     upscale,
+    freeU: o.freeU,
     ...(controls ? controlInputs(controls, o) : {}),
     ...nativeVariation(o.variation, models.factor),
     decode: o.outputType === 'image',
     stepLatents: o.stepLatents,
-    previewEvery: o.previewEvery
+    previewEvery: o.previewEvery,
+    fullPreview: o.previewVae === 'own',
+    vaeTiling: tiling
   }
 
-  // 2. Run it. A listener that throws ends the call with its error.
-  let thrown: { error: unknown } | undefined
-  const listener = o.onStep
-  const onStep = (event: NativeStepEvent): void => {
-    if (thrown || o.signal?.aborted) return
-    try {
-      listener?.(stepEvent(event, o))
-    } catch (error) {
-      thrown = { error }
-      running.abort()
-    }
-  }
-  const running = models.session.generate(job, listener ? onStep : undefined)
-  const abort = (): void => running.abort()
-  o.signal?.addEventListener('abort', abort, { once: true })
-  let result
-  try {
-    result = await running.promise
-  } catch (error) {
-    o.signal?.throwIfAborted()
-    throw thrown ? thrown.error : translated(error)
-  } finally {
-    o.signal?.removeEventListener('abort', abort)
-  }
-  if (thrown) throw thrown.error
+  // 2. Run it.
+  const result = await runJob(o, (onStep) => models.adapters.around((session) => session.generate(job, onStep)))
 
   // 3. The pictures.
   const seeds = imageSeeds(o, plan, picture)
@@ -148,28 +133,6 @@ export const generate = async (
     seeds,
     warnings,
     timings: { ...result.timings, total: (performance.now() - started) / 1000 }
-  }
-}
-
-/** A batch's RGB bytes [images, height, width, 3] as pictures. */
-export const splitPictures = (pixels: Uint8Array, width: number, height: number): DiffusionImage[] => {
-  const each = width * height * 3
-  return Array.from(
-    { length: pixels.length / each },
-    (_, i) => new DiffusionImage({ data: pixels.slice(i * each, (i + 1) * each), width, height })
-  )
-}
-
-const stepEvent = (event: NativeStepEvent, o: ResolvedOptions): StepEvent => {
-  const { step, steps, timestep, latents, predictedNoise, predictedOriginal } = event
-  const images = event.preview ? splitPictures(event.preview, o.width, o.height) : undefined
-  return {
-    evaluation: event.row + 1,
-    step,
-    steps,
-    timestep,
-    ...(latents && predictedNoise && predictedOriginal ? { latents, predictedNoise, predictedOriginal } : {}),
-    ...(images ? { images, image: images[0]! } : {})
   }
 }
 
@@ -214,7 +177,7 @@ export const parametersText = (
     other['Batch pos'] = String(image)
   }
   return formatParameters({
-    prompt: o.prompts[prompt]!,
+    prompt: models.adapters.written(o.prompts[prompt]!, prompt),
     ...(o.negativePrompts?.[prompt] ? { negativePrompt: o.negativePrompts[prompt] } : {}),
     steps: o.steps,
     sampler: label.sampler,

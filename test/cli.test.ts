@@ -8,7 +8,7 @@ import * as assert from 'uvu/assert'
 import { loadImage } from '#lib/image.js'
 import { parseParameters } from '#lib/infotext.js'
 import { readPngText } from '#lib/png-metadata.js'
-import { root } from './support/paths.js'
+import { reference, root } from './support/paths.js'
 
 const test = suite('cli')
 const folder = mkdtempSync(join(tmpdir(), 'nd-cli-'))
@@ -47,6 +47,46 @@ test('a picture with its parameters', async () => {
   assert.equal([parameters.steps, parameters.seed, parameters.cfgScale], [3, 7, 5])
   assert.equal([parameters.sampler, parameters.scheduleType], ['DPM++ 2M', 'Karras'])
   assert.equal([parameters.width, parameters.height], [64, 64])
+})
+
+test('--lora and --embedding', async () => {
+  const model = ['a my-style house', '-m', reference('models', 'tiny-sd15'), '--steps', '2', '--seed', '1', '--quiet']
+  const lora = reference('loras', 'kohya.safetensors')
+  const embedding = reference('models', 'tiny-embedding.safetensors')
+  const pictures: Buffer[] = []
+  for (const [i, more] of [
+    [],
+    ['--lora', `${lora}:0.5`],
+    ['--lora', `${lora}:0.5`, '--lora', reference('loras', 'lokr.safetensors'), '--embedding', `${embedding}:my-style`]
+  ].entries()) {
+    const { status, stderr } = await cli([...model, ...more, '--width', '64', '--height', '64', '-o', `l${i}.png`])
+    assert.is(status, 0, stderr)
+    pictures.push(Buffer.from((await loadImage(join(folder, `l${i}.png`))).data))
+  }
+  assert.not.ok(pictures[0]!.equals(pictures[1]!))
+  assert.not.ok(pictures[1]!.equals(pictures[2]!))
+  const text = readPngText(readFileSync(join(folder, 'l2.png'))).parameters!
+  assert.match(text, /^a my-style house <lora:kohya:0\.5> <lora:lokr:1>\n/)
+  const { status, stderr } = await cli([...model, '--lora', `${lora}:much`])
+  assert.is(status, 1)
+  assert.match(stderr, /--lora/)
+})
+
+test('--controlnet and --adapter: models and pictures in pairs', async () => {
+  const model = ['-m', reference('models', 'tiny-sd15'), '--steps', '2', '--seed', '1', '--quiet']
+  const net = ['--controlnet', reference('models', 'tiny-controlnet-sd15'), '--control-image', 'grey.png']
+  const adapter = ['--adapter', reference('models', 'tiny-t2i-adapter'), '--adapter-image', 'grey.png']
+  const grey = sharp({ create: { width: 64, height: 64, channels: 3, background: '#888' } })
+  await grey.png().toFile(join(folder, 'grey.png'))
+  const scale = ['--control-scale', '0.7', ...net, '--control-scale', '0.4']
+  const { status, stderr } = await cli(['a house', ...model, ...net, ...scale, ...adapter, '-o', 'steered.png'])
+  assert.is(status, 0, stderr)
+  const { other } = parseParameters(readPngText(readFileSync(join(folder, 'steered.png'))).parameters!)
+  assert.match(other!['ControlNet 1']!, /Model: tiny-controlnet-sd15, Weight: 0.4/)
+  assert.match(other!['ControlNet 2']!, /Model: tiny-t2i-adapter, Weight: 1/)
+  const wrong = await cli(['a house', ...model, ...net, '--control-image', 'grey.png', '-o', 'wrong.png'])
+  assert.is(wrong.status, 1)
+  assert.match(wrong.stderr, /as many as models \(1\) for --control-image but received 2/)
 })
 
 test('--image and --mask: from a picture, and only a part of it', async () => {

@@ -69,7 +69,7 @@ const sampled = async (noise: Generator): Promise<Float32Array> => {
   const { mean, logvar } = await pipe.vae.encode(tensorOf(image))
   const n = noise.randn(mean.shape).data
   const factor = pipe.vae.config['scalingFactor'] as number
-  return mean.data.map((m, i) => factor * (m + Math.exp(0.5 * Math.min(20, Math.max(-30, logvar.data[i]!))) * n[i]!))
+  return mean.data.map((m, i) => factor * (m + Math.exp(0.5 * Math.min(20, Math.max(-30, logvar!.data[i]!))) * n[i]!))
 }
 
 test('strength 0 is the round trip through the autoencoder', async () => {

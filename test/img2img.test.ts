@@ -1,4 +1,4 @@
-/** The img2img and inpainting cases of the references: latents after every step, and pictures. */
+/** The img2img, inpainting and editing cases of the references: latents after every step, and pictures. */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -7,7 +7,7 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { family, type PipelineCase } from './support/cases.js'
 import { pictureError, relativeError } from './support/compare.js'
-import { inpaintModel } from './support/picture-models.js'
+import { editModel, inpaintModel, refinerModel } from './support/picture-models.js'
 import { postcard, reference } from './support/paths.js'
 import { pictureOptionsOf, taskOf, type PictureTask } from './support/picture-cases.js'
 import type { TestFile } from './support/safetensors.js'
@@ -53,6 +53,8 @@ const models: readonly (readonly [name: string, folder: () => string, cases: num
   ['sd15', () => reference('models', 'tiny-sd15'), 5],
   ['sdxl', () => reference('models', 'tiny-sdxl'), 2],
   ['sd15-inpaint', () => inpaintModel(join(scratch, 'tiny-sd15-inpaint')), 2],
+  ['sdxl-refiner', () => refinerModel(join(scratch, 'tiny-sdxl-refiner')), 1],
+  ['instruct-pix2pix', () => editModel(join(scratch, 'tiny-instruct-pix2pix')), 1],
   ['postcard', () => postcard, 2]
 ]
 

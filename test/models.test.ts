@@ -5,7 +5,7 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { ClipTextConfig } from '#lib/models/clip-text.js'
 import { readVaeFolder } from '#lib/models/folder.js'
-import { vaeFactor } from '#lib/models/vae.js'
+import { pixelsPerLatent } from '#lib/models/autoencoder.js'
 import { canonicalName, findWeights } from '#lib/models/weights.js'
 import {
   copyOf,
@@ -87,7 +87,7 @@ test('SD1: the tiny model', async () => {
     forceUpcast: true,
     sampleSize: { height: 64, width: 64 }
   })
-  assert.is(vaeFactor(model.vae!.config), 8)
+  assert.is(pixelsPerLatent(model.vae!.config), 8)
   assert.is(names(model.unet).length, 684)
   assert.equal(model.unet.weights.files, [join(tiny('sd15'), 'unet', 'diffusion_pytorch_model.safetensors')])
 })
@@ -143,7 +143,7 @@ test('SDXL: two encoders, transformer layers per level, added embedding', async 
 
 test('the bundled model', async () => {
   const model = await read(postcard)
-  assert.is(vaeFactor(model.vae!.config), 4)
+  assert.is(pixelsPerLatent(model.vae!.config), 4)
   assert.is(model.vae!.config.scalingFactor, 0.23099)
   assert.equal(
     model.unet.config.levels.map((l) => [l.channels, l.resnets, l.heads]),
@@ -295,7 +295,7 @@ test('folders: components and classes', async () => {
     await fails((j) => (j[name] = 'x'), 'ERR_ND_MODEL_FORMAT', name)
   }
   await fails((j) => (j.unet[1] = 'UNet3DConditionModel'), 'ERR_ND_UNSUPPORTED', 'UNet3DConditionModel')
-  await fails((j) => (j.vae[1] = 'AutoencoderTiny'), 'ERR_ND_UNSUPPORTED', 'AutoencoderTiny')
+  await fails((j) => (j.vae[1] = 'AsymmetricAutoencoderKL'), 'ERR_ND_UNSUPPORTED', 'AsymmetricAutoencoderKL')
   await fails((j) => (j.text_encoder[1] = 'T5EncoderModel'), 'ERR_ND_UNSUPPORTED', 'T5EncoderModel')
   await fails((j) => (j.tokenizer[1] = 'T5Tokenizer'), 'ERR_ND_UNSUPPORTED', 'T5Tokenizer')
 
@@ -323,7 +323,7 @@ test('folders: components of different models do not fit', async () => {
 
 test('a VAE on its own', async () => {
   const vae = await readVaeFolder(join(postcard, 'vae'), { readHeader })
-  assert.equal(vae.config.channels, [24, 48, 64])
+  assert.equal('channels' in vae.config && vae.config.channels, [24, 48, 64])
   await failsWith(
     () => readVaeFolder(join(postcard, 'unet'), { readHeader }),
     'ERR_ND_UNSUPPORTED',

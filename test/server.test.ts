@@ -234,6 +234,50 @@ test('automatic1111: lists, settings, progress, interruption, refusals', async (
   assert.is((await ask('/sdapi/v1/img2img', { json: { ...size, init_images: ['???'] } })).status, 400)
 })
 
+test('automatic1111: second pass, variations, masks', async () => {
+  const base = { prompt: 'a red circle', width: 32, height: 32, steps: 3, seed: 5, sampler_name: 'Euler' }
+  type Answer = { images: string[]; info: string; detail?: string }
+  const paintWith = async (path: string, extra: object): Promise<{ size: string; text: string }> => {
+    const answer = await json<Answer>(path, { json: { ...base, ...extra } })
+    assert.ok(answer.images, answer.detail)
+    const png = Buffer.from(answer.images[0]!, 'base64')
+    return { size: await sizeOf(answer.images[0]!), text: readPngText(png).parameters! }
+  }
+  const large = await paintWith('/sdapi/v1/txt2img', {
+    enable_hr: true,
+    hr_scale: 2,
+    hr_upscaler: 'Latent (bicubic)',
+    hr_second_pass_steps: 2,
+    denoising_strength: 0.6
+  })
+  assert.is(large.size, '64x64 png')
+  for (const part of ['Denoising strength: 0.6', 'Hires upscaler: Latent (bicubic)', 'Hires steps: 2'])
+    assert.ok(large.text.includes(part), `${part} in ${large.text}`)
+  const varied = await paintWith('/sdapi/v1/txt2img', { subseed: 9, subseed_strength: 0.3, tiling: true })
+  for (const part of ['Variation seed: 9', 'Variation seed strength: 0.3', 'Tiling: True'])
+    assert.ok(varied.text.includes(part), `${part} in ${varied.text}`)
+  const png = async (color: string, size: number): Promise<string> =>
+    (
+      await sharp({ create: { width: size, height: size, channels: 3, background: color } })
+        .png()
+        .toBuffer()
+    ).toString('base64')
+  const mask = await sharp({ create: { width: 96, height: 96, channels: 3, background: 'black' } })
+    .composite([{ input: Buffer.from(await png('white', 24), 'base64'), left: 8, top: 8 }])
+    .png()
+    .toBuffer()
+  const repaint = { init_images: [await png('#2f9e44', 96)], mask: mask.toString('base64'), inpaint_full_res: true }
+  const inpainted = await json<Answer>('/sdapi/v1/img2img', {
+    json: { ...base, ...repaint, mask_blur: 2, inpainting_fill: 1 }
+  })
+  assert.is(await sizeOf(inpainted.images[0]!), '96x96 png', 'the region is put back into the picture')
+  const far = await sharp(Buffer.from(inpainted.images[0]!, 'base64'))
+    .extract({ left: 70, top: 70, width: 20, height: 20 })
+    .raw()
+    .toBuffer()
+  assert.equal([...far.subarray(0, 3)], [0x2f, 0x9e, 0x44], 'outside the mask the picture is what it was')
+})
+
 test('jobs: asked for, watched, fetched, cancelled', async () => {
   const job = await json<{ id: string; state: string }>('/api/jobs', {
     json: { task: 'txt2img', options: { ...paint, preview: true, count: 2 } }

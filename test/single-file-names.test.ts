@@ -20,7 +20,7 @@ const describe = (shapes: Shapes, options: Options = {}, metadata: Record<string
   readModel('model.safetensors', {
     ...options,
     readHeader: () => ({ tensors: Object.entries(shapes).map(([name, shape]) => ({ name, shape })), metadata })
-  })
+  }) as Promise<ModelFolder>
 
 const components = (model: ModelFolder): Record<string, Component<object> | null> => ({
   unet: model.unet,

@@ -73,7 +73,7 @@ const compareModules = async (a: Pipeline, b: Pipeline): Promise<number> => {
   const picture = noise([1, 3, 64, 64], 5)
   const [e, f] = [await a.vae.encode(picture), await b.vae.encode(picture)]
   compare(e.mean, f.mean)
-  compare(e.logvar, f.logvar)
+  compare(e.logvar!, f.logvar!)
   compare(await a.vae.decode(request.sample), await b.vae.decode(request.sample))
   return worst
 }

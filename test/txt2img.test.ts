@@ -11,9 +11,6 @@ const test = suite('txt2img')
 const worst = { latents: { error: 0, name: '' }, picture: { error: 0, name: '' } }
 
 const txt2img = ['StableDiffusionPipeline', 'StableDiffusionXLPipeline']
-/** Needs an embedding file; textual inversion is not built yet. */
-const later = new Set(['textual_inversion'])
-
 const check = async (pipe: Pipeline, c: PipelineCase, tensors: TestFile, name: string): Promise<void> => {
   const events: StepEvent[] = []
   const out = await pipe.txt2img({ ...optionsOf(c), stepLatents: true, onStep: (e) => events.push(e) })
@@ -41,6 +38,7 @@ const check = async (pipe: Pipeline, c: PipelineCase, tensors: TestFile, name: s
   assert.ok(error < 1, `${name} ${c.case}: picture differs by ${error}/255 on average`)
 }
 
+const embedding = reference('models', 'tiny-embedding.safetensors')
 const models = [
   ['sd15', reference('models', 'tiny-sd15')],
   ['sd2', reference('models', 'tiny-sd2')],
@@ -55,8 +53,13 @@ for (const [name, folder] of models) {
     pipe = await Pipeline.fromPretrained(folder)
   })
   for (const c of cases)
-    if (txt2img.includes(c.pipeline) && !later.has(c.case))
-      test(`${name}: ${c.case}`, () => check(pipe, c, tensors, name))
+    if (txt2img.includes(c.pipeline))
+      test(`${name}: ${c.case}`, async () => {
+        const inversion = c.case === 'textual_inversion'
+        if (inversion) await pipe.loadTextualInversion(embedding, { token: 'my-style' })
+        await check(pipe, c, tensors, name)
+        if (inversion) await pipe.unloadTextualInversion('my-style')
+      })
   test(`${name}: disposes`, () => pipe.dispose())
 }
 

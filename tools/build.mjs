@@ -85,6 +85,7 @@ const buildLib = async () => {
   await runOrExit(process.execPath, [packageBin('typescript', 'tsc'), '-p', 'tsconfig.json'])
   mkdirSync(join(root, 'dist', 'tokenizer'), { recursive: true })
   copyFileSync(join(root, 'lib/tokenizer/clip-merges.txt'), join(root, 'dist/tokenizer/clip-merges.txt'))
+  cpSync(join(root, 'lib/server/page'), join(root, 'dist/server/page'), { recursive: true })
   await buildCommonJs()
 }
 

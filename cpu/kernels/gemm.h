@@ -65,7 +65,7 @@ ND_INLINE Vec activate(Vec x) {
   if constexpr (A == Act::Silu) return silu(x);
   if constexpr (A == Act::Gelu) return gelu(x);
   if constexpr (A == Act::QuickGelu) return quickGelu(x);
-  if constexpr (A == Act::Relu) return max(Vec::zero(), x);
+  if constexpr (A == Act::Relu) return max(Vec::zero(), x);  // in this order NaN stays NaN
   if constexpr (A == Act::GeluTanh) return geluTanh(x);
   return x;
 }

@@ -1,5 +1,7 @@
 #include "engine/models/blocks.h"
 
+#include "engine/attention-maps.h"
+
 namespace nd {
 
 ResnetBlock::ResnetBlock(const WeightLoader& l, int64_t in, int64_t out, float epsilon, int groups,
@@ -48,9 +50,9 @@ Tensor ResnetBlock::operator()(Context& context, const Tensor& x, const Tensor* 
   return y;
 }
 
-Tensor ResnetBlock::consume(Context& context, const Tensor& x) const {
-  if (!shortcut_) return (*this)(context, x, nullptr, nullptr, &x);
-  const Tensor y = conv2d(context, x, *shortcut_);
+Tensor ResnetBlock::consume(Context& context, const Tensor& x, const Tensor* into) const {
+  if (!shortcut_) return (*this)(context, x, nullptr, nullptr, into ? into : &x);
+  const Tensor y = conv2d(context, x, *shortcut_, {.into = into});
   Arena::Scope scope(context.arena);
   groupNorm(context, x, norm1_, {.activation = Activation::Silu, .into = &x});
   const Tensor h = conv2d(context, x, conv1_);
@@ -88,8 +90,9 @@ void TransformerBlock::operator()(Context& context, const Tensor& x, const Tenso
   {
     Arena::Scope scope(context.arena);
     const Tensor q = linear(context, layerNorm(context, x, norm2_), crossQ_);
-    const Tensor mixed = attention(context, q, columns(context, keysValues, 0, width_),
-                                   columns(context, keysValues, width_, width_), heads_);
+    const Tensor keys = columns(context, keysValues, 0, width_);
+    if (context.attentionMaps) context.attentionMaps->record(context, q, keys, heads_);
+    const Tensor mixed = attention(context, q, keys, columns(context, keysValues, width_, width_), heads_);
     linear(context, mixed, crossOut_, {.residual = &x, .into = &x});
   }
   Arena::Scope scope(context.arena);
@@ -114,6 +117,7 @@ void SpatialTransformer::operator()(Context& context, const Tensor& x, const Ten
     Arena::Scope input(context.arena);
     linear(context, reshape(groupNorm(context, x, norm_), tokens), projIn_, {.into = &h});
   }
+  if (context.attentionMaps) context.attentionMaps->begin(x.shape[1], x.shape[2]);
   for (size_t i = 0; i < blocks_.size(); i++) blocks_[i](context, h, keysValues[i]);
   linear(context, h, projOut_, {.residual = &x, .into = &x});
 }

@@ -28,9 +28,11 @@ class ResnetBlock {
   /// The result goes to `into`, which may be x itself where in = out; else it is allocated.
   Tensor operator()(Context&, const Tensor& x, const Tensor* skip = nullptr, const Tensor* time = nullptr,
                     const Tensor* into = nullptr) const;
-  /// The same without skip and time, where x is not needed afterwards: its memory serves as scratch, or for
-  /// the result.
-  Tensor consume(Context&, const Tensor& x) const;
+  /// The same without skip and time, where x is not needed afterwards: its memory serves as scratch. The
+  /// result goes to `into`, which may be x itself where in = out; else to x where in = out, or it is
+  /// allocated.
+  Tensor consume(Context&, const Tensor& x, const Tensor* into = nullptr) const;
+  int64_t out() const { return out_; }
   /// Columns of `time`.
   int64_t timeColumns() const { return options_.scaleShift ? 2 * out_ : out_; }
 

@@ -89,7 +89,7 @@ UNetEncoder::UNetEncoder(const UNetConfig& c, const WeightLoader& l) : config_(c
         block.resampler = makeResnet(at.at("downsamplers.0"), channels, channels, c.outputScale,
                                      ResnetOptions::Resample::Down);
       else
-        block.resample = at.conv("downsamplers.0.conv", channels, channels, 3, 2, c.downsamplePadding);
+        block.resample = at.conv("downsamplers.0.conv", channels, channels, 3, 2);
       skipChannels_.push_back(channels);
     }
     down_.push_back(std::move(block));
@@ -280,7 +280,9 @@ UNetEncoder::Encoded UNetEncoder::encode(Context& context, const Tensor& x, cons
     // Adapters join a block with attention before its downsampler, the others after it.
     const bool attends = config_.levels[i].heads > 0;
     if (attends) adapt(h);
-    if (block.resample) skips.push_back(h = conv2d(context, h, *block.resample));
+    if (block.resample)
+      skips.push_back(
+          h = conv2d(context, h, *block.resample, {.padBottomRightOnly = config_.downsamplePadding == 0}));
     if (block.resampler) skips.push_back(h = run(context, *block.resampler, h, nullptr, time, row, text));
     if (!attends) adapt(h);
     seen("down", static_cast<int64_t>(i), h);

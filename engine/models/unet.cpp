@@ -52,8 +52,12 @@ Tensor UNet::forward(Context& context, const Tensor& x, const Time& time, int64_
 
   for (size_t i = 0; i < up_.size(); i++) {
     for (const Stage& stage : up_[i].stages) {
-      const Tensor skip = skips.back();
+      Tensor skip = skips.back();
       skips.pop_back();
+      if (joined.freeU && i < 2) {
+        h = scaleBackbone(context, h, i == 0 ? joined.freeU->b1 : joined.freeU->b2);
+        skip = scaleLowFrequencies(context, skip, i == 0 ? joined.freeU->s1 : joined.freeU->s2);
+      }
       h = run(context, stage, h, &skip, time, row, text);
     }
     if (up_[i].resample)  // to the size of the next skip: twice, or one less on odd maps

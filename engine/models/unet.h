@@ -8,6 +8,7 @@
 // the skips and to the middle before the way up (Joined).
 #pragma once
 
+#include "engine/models/free-u.h"
 #include "engine/models/unet-encoder.h"
 
 namespace nd {
@@ -23,6 +24,7 @@ class UNet : public UNetEncoder {
     std::span<const AdapterMaps> adapters;
     /// Changes the skips (conv_in's output first) and the middle in place: ControlNets.
     std::function<void(std::span<const Tensor> skips, const Tensor& mid)> control;
+    std::optional<FreeU> freeU;  // how the way up weighs backbone and skips; empty: as trained
   };
   /// x [B, H, W, inChannels] → [B, H, W, outChannels]. Any H and W: odd maps are resized as their skips are.
   Tensor forward(Context&, const Tensor& x, const Time&, int64_t row, const Text&, const Probe* = nullptr,

@@ -10,12 +10,8 @@ Vae::Middle Vae::makeMiddle(const WeightLoader& l, int64_t channels) const {
   Middle m;
   for (int i = 0; i < 2; i++)
     m.resnets.emplace_back(l.at("resnets", i), channels, channels, kEps, config_.normGroups);
-  if (config_.midAttention) {
-    const WeightLoader a = l.at("attentions.0");
-    m.attention = Attention{a.norm("group_norm", channels, kEps, config_.normGroups),
-                            a.linears({"to_q", "to_k", "to_v"}, channels, channels, true),
-                            a.linear("to_out.0", channels, channels)};
-  }
+  if (config_.midAttention)
+    m.attention.emplace(l.at("attentions.0"), channels, /*heads=*/1, kEps, config_.normGroups);
   return m;
 }
 
@@ -63,23 +59,8 @@ Vae::Vae(const VaeConfig& c, const WeightLoader& l) : config_(c) {
 
 void Vae::middle(Context& context, const Middle& m, const Tensor& x) const {
   m.resnets[0].consume(context, x);
-  if (m.attention) {
-    Arena::Scope scope(context.arena);
-    const int64_t width = x.shape[3];
-    const Tensor tokens =
-        reshape(groupNorm(context, x, m.attention->norm), {x.shape[0], x.shape[1] * x.shape[2], width});
-    const Tensor qkv = linear(context, tokens, m.attention->qkv);
-    const Tensor mixed =
-        attention(context, columns(context, qkv, 0, width), columns(context, qkv, width, width),
-                  columns(context, qkv, 2 * width, width), /*heads=*/1);
-    linear(context, mixed, m.attention->out, {.residual = &x, .into = &x});
-  }
+  if (m.attention) (*m.attention)(context, x);
   m.resnets[1].consume(context, x);
-}
-
-Tensor Vae::resnets(Context& context, const Block& block, Tensor h) const {
-  for (const ResnetBlock& resnet : block.resnets) h = resnet.consume(context, h);
-  return h;
 }
 
 Tensor Vae::encode(Context& context, const Tensor& x) const {
@@ -91,7 +72,7 @@ Tensor Vae::encode(Context& context, const Tensor& x) const {
   // The encoder halves maps rounding down, so the size of the moments is known only at the end.
   Tensor h = conv2d(context, x, encoderIn_);
   for (const Block& block : down_) {
-    h = resnets(context, block, h);
+    for (const ResnetBlock& resnet : block.resnets) h = resnet.consume(context, h);
     if (block.resample) h = conv2d(context, h, *block.resample, {.padBottomRightOnly = true});
   }
   middle(context, encoderMiddle_, h);
@@ -99,21 +80,43 @@ Tensor Vae::encode(Context& context, const Tensor& x) const {
   return quant_ ? conv2d(context, h, *quant_) : h;
 }
 
-Tensor Vae::decode(Context& context, const Tensor& z) const {
-  const int64_t f = factor();
-  const Tensor out = context.arena.tensor({z.shape[0], z.shape[1] * f, z.shape[2] * f, config_.outChannels});
+// A level's result is allocated before the levels below it, whose memory is free again when it is computed:
+// the largest maps stand side by side with their own kind alone.
+void Vae::up(Context& context, size_t level, const Tensor& z, const Tensor& out) const {
+  const Block& block = up_[level];
+  const int64_t channels = level == 0 ? config_.channels.back() : up_[level - 1].resnets.back().out();
+  const bool widens = channels != out.shape[3];
   Arena::Scope scope(context.arena);
-  Tensor h = postQuant_ ? conv2d(context, z, *postQuant_) : z;
-  h = conv2d(context, h, decoderIn_);
-  middle(context, decoderMiddle_, h);
-  for (const Block& block : up_) {
-    h = resnets(context, block, h);
-    if (block.resample)
-      h = conv2d(context, h, *block.resample, {.resizeH = 2 * h.shape[1], .resizeW = 2 * h.shape[2]});
+  Tensor below;
+  if (level > 0) {
+    below = context.arena.tensor({out.shape[0], out.shape[1] / 2, out.shape[2] / 2, channels});
+    up(context, level - 1, z, below);
   }
-  conv2d(context, groupNorm(context, h, decoderNorm_, {.activation = Activation::Silu}), decoderOut_,
-         {.into = &out});
-  return out;
+  {
+    Arena::Scope input(context.arena);
+    const Tensor h =
+        widens ? context.arena.tensor({out.shape[0], out.shape[1], out.shape[2], channels}) : out;
+    if (level > 0) {
+      conv2d(context, below, *up_[level - 1].resample,
+             {.resizeH = out.shape[1], .resizeW = out.shape[2], .into = &h});
+    } else {
+      conv2d(context, postQuant_ ? conv2d(context, z, *postQuant_) : z, decoderIn_, {.into = &h});
+      middle(context, decoderMiddle_, h);
+    }
+    block.resnets[0].consume(context, h, &out);
+  }
+  for (size_t i = 1; i < block.resnets.size(); i++) block.resnets[i].consume(context, out);
+}
+
+Tensor Vae::decode(Context& context, const Tensor& z) const {
+  const int64_t f = factor(), height = z.shape[1] * f, width = z.shape[2] * f;
+  const Tensor picture = context.arena.tensor({z.shape[0], height, width, config_.outChannels});
+  Arena::Scope scope(context.arena);
+  const Tensor h = context.arena.tensor({z.shape[0], height, width, config_.channels.front()});
+  up(context, up_.size() - 1, z, h);
+  groupNorm(context, h, decoderNorm_, {.activation = Activation::Silu, .into = &h});
+  conv2d(context, h, decoderOut_, {.into = &picture});
+  return picture;
 }
 
 }  // namespace nd

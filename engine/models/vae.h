@@ -5,7 +5,9 @@
 #include <optional>
 #include <vector>
 
+#include "engine/models/autoencoder.h"
 #include "engine/models/blocks.h"
+#include "engine/models/pixel-attention.h"
 
 namespace nd {
 
@@ -17,42 +19,22 @@ struct VaeConfig {
   bool quantConv = true, postQuantConv = true, midAttention = true;
 };
 
-/// How latents relate to the autoencoder's: z = latents / factor (· std + mean) + shift, per channel where
-/// given.
-struct LatentScaling {
-  double factor = 0.18215, shift = 0;
-  std::vector<float> mean, deviation;  // [C] or empty
-
-  double z(double latent, size_t channel) const {
-    return latent / factor * (deviation.empty() ? 1.0 : deviation[channel]) +
-           (mean.empty() ? 0.0 : mean[channel]) + shift;
-  }
-  double latent(double z, size_t channel) const {
-    return (z - shift - (mean.empty() ? 0.0 : mean[channel])) * factor /
-           (deviation.empty() ? 1.0 : deviation[channel]);
-  }
-};
-
-class Vae {
+class Vae : public Autoencoder {
  public:
   Vae(const VaeConfig& config, const WeightLoader& loader);
-  int factor() const { return 1 << (config_.channels.size() - 1); }
 
-  /// x [B, H, W, in] → moments [B, H/f, W/f, 2·latent]: mean, then log variance, of the posterior.
-  Tensor encode(Context&, const Tensor& x) const;
-  /// z [B, h, w, latent], already divided by the scaling factor → [B, h·f, w·f, out].
-  Tensor decode(Context&, const Tensor& z) const;
-  const VaeConfig& config() const { return config_; }
+  int64_t factor() const override { return int64_t{1} << (config_.channels.size() - 1); }
+  int64_t latentChannels() const override { return config_.latentChannels; }
+  int64_t inChannels() const override { return config_.inChannels; }
+  int64_t outChannels() const override { return config_.outChannels; }
+  bool posterior() const override { return true; }
+  Tensor encode(Context&, const Tensor& x) const override;
+  Tensor decode(Context&, const Tensor& z) const override;
 
  private:
-  /// Self-attention over all pixels, one head: x += out(attention(norm(x))).
-  struct Attention {
-    Norm norm;
-    Linear qkv, out;
-  };
   struct Middle {
     std::vector<ResnetBlock> resnets;
-    std::optional<Attention> attention;
+    std::optional<PixelAttention> attention;
   };
   struct Block {
     std::vector<ResnetBlock> resnets;
@@ -60,8 +42,8 @@ class Vae {
   };
   Middle makeMiddle(const WeightLoader&, int64_t channels) const;
   void middle(Context&, const Middle&, const Tensor& x) const;  // in place
-  /// Runs the block's resnets on h, whose memory they use.
-  Tensor resnets(Context&, const Block&, Tensor h) const;
+  /// The output of up block `level`, before it is resized, into `out`: all that keeps memory.
+  void up(Context&, size_t level, const Tensor& z, const Tensor& out) const;
 
   VaeConfig config_;
   Conv2d encoderIn_, encoderOut_, decoderIn_, decoderOut_;

@@ -28,6 +28,31 @@ export const seedArgument = (text: string): bigint => {
   return BigInt(text)
 }
 
+/** FILE.safetensors:REST; a file of another kind has nothing behind it. */
+const fileAnd = (text: string): { path: string; rest: string | undefined } => {
+  const match = /^(.+?\.safetensors):(.*)$/i.exec(text)
+  return match ? { path: match[1]!, rest: match[2]! } : { path: text, rest: undefined }
+}
+
+/** FILE[:STRENGTH], once more. */
+export const loraArgument = (
+  text: string,
+  before: readonly { path: string; strength?: number }[] = []
+): { path: string; strength?: number }[] => {
+  const { path, rest } = fileAnd(text)
+  return [...before, rest === undefined ? { path } : { path, strength: numberArgument(rest) }]
+}
+
+/** FILE[:TOKEN], once more. */
+export const embeddingArgument = (
+  text: string,
+  before: readonly { path: string; token?: string }[] = []
+): { path: string; token?: string }[] => {
+  const { path, rest } = fileAnd(text)
+  if (rest === '') throw new InvalidArgumentError('Expected a token behind the colon.')
+  return [...before, rest === undefined ? { path } : { path, token: rest }]
+}
+
 export const choiceArgument =
   (...choices: string[]) =>
   (text: string): string => {

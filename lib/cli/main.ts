@@ -3,11 +3,14 @@ import { Command } from 'commander'
 import {
   choiceArgument,
   countArgument,
+  embeddingArgument,
   integerArgument,
   integersArgument,
+  loraArgument,
   numberArgument,
   seedArgument
 } from './arguments.js'
+import { addControlOptions } from './control.js'
 import { printInspection } from './inspect.js'
 import { addModeOptions } from './modes.js'
 import { noise, type NoiseOptions } from './noise.js'
@@ -54,12 +57,19 @@ const paintCommand = program
     "whose noise a seed means: 'cpu' (PyTorch, diffusers) or 'cuda' (AUTOMATIC1111)",
     choiceArgument('cpu', 'cuda')
   )
+  .option('--lora <file>', 'a LoRA, FILE or FILE:STRENGTH; may be given several times', loraArgument)
+  .option(
+    '--embedding <file>',
+    'a textual inversion, FILE or FILE:TOKEN; may be given several times',
+    embeddingArgument
+  )
   .option('--weights', 'read (word:1.3), [word] and BREAK as AUTOMATIC1111 does, and prompts of any length')
   .option('--device <name>', "'auto', 'cpu' or 'cuda'", 'auto')
   .option('--threads <number>', 'CPU threads (default: the physical cores)', countArgument)
   .option('--show-steps', 'also write a sheet with the picture after every step')
   .option('-q, --quiet', 'no progress, only the paths of the pictures')
   .action((prompt: string, options: PaintOptions) => paint(prompt, options, interrupt.signal))
+addControlOptions(paintCommand)
 addModeOptions(paintCommand)
 
 program

@@ -5,6 +5,7 @@ import { contactSheet } from '../contact-sheet.js'
 import { DiffusionError, invalidArgument } from '../errors.js'
 import { type DiffusionImage, imageFormat } from '../image.js'
 import { Pipeline, type GenerationResult, type Txt2ImgOptions } from '../index.js'
+import { checkControlArguments, loadControls, type ControlArguments } from './control.js'
 import {
   hiresOptions,
   marginOptions,
@@ -17,7 +18,7 @@ import { given } from './arguments.js'
 import { makeProgress } from './progress.js'
 
 /** The options of the command line, as commander hands them over. */
-export interface PaintOptions extends ModeOptions {
+export interface PaintOptions extends ModeOptions, ControlArguments {
   output: string
   model: string
   device: string
@@ -39,6 +40,8 @@ export interface PaintOptions extends ModeOptions {
   rng?: 'cpu' | 'cuda'
   threads?: number
   weights?: boolean
+  lora?: { path: string; strength?: number }[]
+  embedding?: { path: string; token?: string }[]
   showSteps?: boolean
   quiet?: boolean
 }
@@ -121,6 +124,7 @@ const run = (pipe: Pipeline, options: Txt2ImgOptions, o: PaintOptions): Promise<
 export const paint = async (prompt: string, o: PaintOptions, signal: AbortSignal): Promise<void> => {
   await checkOutput(o.output)
   checkPictureOptions(o)
+  checkControlArguments(o)
   const progress = makeProgress(o.quiet ?? false)
   const say = (text: string): void => void (o.quiet || process.stderr.write(`${text}\n`))
   const loading = performance.now()
@@ -133,7 +137,9 @@ export const paint = async (prompt: string, o: PaintOptions, signal: AbortSignal
     const reason = pipe.deviceReason ? ` (${pipe.deviceReason})` : ''
     say(`${o.model} on ${pipe.device}${reason}, loaded in ${((performance.now() - loading) / 1000).toFixed(2)} s`)
     for (const warning of pipe.warnings) say(`warning: ${warning}`)
-    const options = txt2imgOptions(prompt, o)
+    for (const { path, ...rest } of o.lora ?? []) await pipe.loadLora(path, rest)
+    for (const { path, ...rest } of o.embedding ?? []) await pipe.loadTextualInversion(path, rest)
+    const options = { ...txt2imgOptions(prompt, o), ...(await loadControls(pipe, o)) }
     const first = o.seed ?? BigInt(randomInt(2 ** 32))
     for (let k = 0; k < o.count; k++) {
       // Variations are of one seed, towards one subseed after the other.

@@ -1,12 +1,13 @@
 import { join } from 'node:path'
 import { modelFormat, unsupported } from '../errors.js'
+import { parseAutoencoderConfig, type AutoencoderConfig } from './autoencoder.js'
 import type { ConfigJson } from './config-reader.js'
 import type { TokenizerSource } from './tokenizer-source.js'
 import { isFolder, listFolder, modelNotFound, readJson } from './files.js'
 import { partsOf, pipelineClasses, type PipelineClass, type TextPart } from './pipeline-classes.js'
 import { parseTextEncoderConfig, type TextEncoderConfig, type TextEncoderKind } from './text-encoder.js'
 import { parseUNetConfig, type UNetConfig } from './unet.js'
-import { parseVaeConfig, type VaeConfig } from './vae.js'
+import { isUNet2d, parseUNet2dConfig, type UNet2dConfig } from './unet2d.js'
 import { findWeights, type ComponentKind, type ComponentWeights, type HeaderReader } from './weights.js'
 
 export interface Component<Config> {
@@ -21,14 +22,14 @@ export interface TextComponent extends Component<TextEncoderConfig> {
 }
 
 /** What a diffusers folder (save_pretrained) holds: checked, resolved, and nothing loaded yet. */
-export interface ModelFolder {
+export interface ModelFolder<Unet = UNetConfig> {
   readonly path: string
   readonly className: PipelineClass
   /** model_index.json as it is. */
   readonly index: ConfigJson
-  readonly unet: Component<UNetConfig>
+  readonly unet: Component<Unet>
   /** null where the model paints pixels. */
-  readonly vae: Component<VaeConfig> | null
+  readonly vae: Component<AutoencoderConfig> | null
   /** null in SDXL models without the first text encoder, and in models without text. */
   readonly textEncoder: TextComponent | null
   /** In a folder's model, the tokenizer's folder. */
@@ -47,6 +48,12 @@ export interface ModelFolder {
   /** What the user should be told once. */
   readonly warnings: readonly string[]
 }
+
+/** A model that paints pictures without a condition: UNet2DModel. */
+export type UnconditionalFolder = ModelFolder<UNet2dConfig>
+
+export const isUnconditional = (folder: ModelFolder | UnconditionalFolder): folder is UnconditionalFolder =>
+  isUNet2d(folder.unet.config)
 
 export interface ReadFolderOptions {
   readonly readHeader: HeaderReader
@@ -110,15 +117,29 @@ const readComponent = async <Config>(
 }
 
 /** A VAE's own folder: config.json and weights, as `vae` of a pipeline or a repository that has nothing else. */
-export const readVaeFolder = (path: string, options: ReadFolderOptions): Promise<Component<VaeConfig>> =>
-  readComponent(path, '', 'vae', parseVaeConfig, options)
+export const readVaeFolder = (path: string, options: ReadFolderOptions): Promise<Component<AutoencoderConfig>> =>
+  readComponent(path, '', 'vae', parseAutoencoderConfig, options)
+
+/**
+ * Reads a model with text encoders in the diffusers layout.
+ * @throws as readFolder; ERR_ND_UNSUPPORTED where it is one without
+ */
+export const readModelFolder = async (path: string, options: ReadFolderOptions): Promise<ModelFolder> => {
+  const model = await readFolder(path, options)
+  if (isUnconditional(model))
+    throw unsupported(`${path}: expected a model with text encoders but this is a ${model.className}`)
+  return model
+}
 
 /**
  * Reads a model in the diffusers layout.
  * @throws ERR_ND_MODEL_NOT_FOUND (a missing folder or file), ERR_ND_MODEL_FORMAT (a broken one), ERR_ND_UNSUPPORTED (a class
  *   or an option that is not implemented), each naming the file
  */
-export const readModelFolder = async (path: string, options: ReadFolderOptions): Promise<ModelFolder> => {
+export const readFolder = async (
+  path: string,
+  options: ReadFolderOptions
+): Promise<ModelFolder | UnconditionalFolder> => {
   const names = await listFolder(path, 'a diffusers model')
   const source = join(path, 'model_index.json')
   if (!names.includes('model_index.json')) {
@@ -163,19 +184,19 @@ export const readModelFolder = async (path: string, options: ReadFolderOptions):
     return { encoder: component, tokenizer: options.origin.tokenizerOf(encoder, component.config.vocabSize) }
   }
   const texts = await Promise.all(parts.texts.map(readText))
-  const unet = await readComponent(path, 'unet', 'unet', parseUNetConfig, options)
+  const pixels = parts.unet.includes('UNet2DModel')
+  const unet = pixels ? null : await readComponent(path, 'unet', 'unet', parseUNetConfig, options)
   const vae = parts.autoencoder
-    ? await readComponent(path, parts.autoencoder.name, 'vae', parseVaeConfig, options)
+    ? await readComponent(path, parts.autoencoder.name, 'vae', parseAutoencoderConfig, options)
     : null
   const encoders = texts.map((text) => text.encoder)
   const requiresAestheticsScore = readFlag(index, 'requires_aesthetics_score', false, source)
-  checkWidths(path, unet.config, encoders, requiresAestheticsScore ? 5 : 6)
+  if (unet) checkWidths(path, unet.config, encoders, requiresAestheticsScore ? 5 : 6)
 
-  return {
+  const model = {
     path,
     className,
     index,
-    unet,
     vae,
     textEncoder: encoders[0] ?? null,
     tokenizer: texts[0]?.tokenizer ?? null,
@@ -187,6 +208,9 @@ export const readModelFolder = async (path: string, options: ReadFolderOptions):
     forceZerosForEmptyPrompt: readFlag(index, 'force_zeros_for_empty_prompt', true, source),
     warnings: warningsFor(index, className, source)
   }
+  return unet
+    ? { ...model, unet }
+    : { ...model, unet: await readComponent(path, 'unet', 'unet2d', parseUNet2dConfig, options) }
 }
 
 const readFlag = (index: ConfigJson, key: string, fallback: boolean, source: string): boolean => {
@@ -207,7 +231,8 @@ const readScheduler = async (
   const file = join(path, name, 'scheduler_config.json')
   const config = await readJson(file, "the scheduler's config")
   // The pipeline's list decides, as in diffusers; the config's own class may be that of an older save.
-  const className = componentClass(index, name, source) ?? config._class_name
+  const own = componentClass(index, name, source) ?? config._class_name
+  const className = index._class_name === 'DDIMPipeline' ? 'DDIMScheduler' : own // it converts every other
   if (typeof className !== 'string') throw modelFormat(`${file}: expected a scheduler class but there is none`)
   return { className, config }
 }

@@ -39,7 +39,7 @@ const clip: TextPart = {
 
 const stableDiffusion: PipelineParts = {
   unet: ['UNet2DConditionModel'],
-  autoencoder: { name: 'vae', classes: ['AutoencoderKL'] },
+  autoencoder: { name: 'vae', classes: ['AutoencoderKL', 'AutoencoderTiny'] },
   texts: [clip]
 }
 
@@ -91,6 +91,8 @@ const cascadeBase: PipelineParts = {
 }
 const cascadeUpscaler: PipelineParts = { ...cascadeBase, tasks: ['superResolution'], guidanceScale: 4, steps: 50 }
 
+const unconditional: PipelineParts = { unet: ['UNet2DModel'], autoencoder: null, texts: [], tasks: ['unconditional'] }
+
 const table = {
   StableDiffusionPipeline: stableDiffusion,
   StableDiffusionImg2ImgPipeline: stableDiffusion,
@@ -100,6 +102,8 @@ const table = {
   StableDiffusionXLImg2ImgPipeline: stableDiffusionXl,
   StableDiffusionXLInpaintPipeline: stableDiffusionXl,
   LatentConsistencyModelPipeline: stableDiffusion,
+  DDPMPipeline: unconditional,
+  DDIMPipeline: unconditional,
   LDMTextToImagePipeline: latentDiffusion,
   IFPipeline: cascadeBase,
   IFSuperResolutionPipeline: cascadeUpscaler

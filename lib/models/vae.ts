@@ -27,8 +27,12 @@ export interface VaeConfig {
 /** Factor between the sides of a picture and of its latents. */
 export const vaeFactor = (config: VaeConfig): number => 2 ** (config.channels.length - 1)
 
-/** The autoencoder's z [C, h, w] as latents of the step loop: scaled. The twin of engine/models/vae.h LatentScaling. */
-export const latentsOf = (config: VaeConfig, z: Float32Array): Float32Array => {
+/** How latents relate to the autoencoder's: the fields of any autoencoder's configuration that say so. */
+export type LatentScaling = Pick<VaeConfig, 'latentChannels' | 'scalingFactor' | 'shiftFactor'> &
+  Partial<Pick<VaeConfig, 'latentsMean' | 'latentsStd'>>
+
+/** The autoencoder's z [C, h, w] as latents of the step loop: scaled. The twin of engine/models/autoencoder.h LatentScaling. */
+export const latentsOf = (config: LatentScaling, z: Float32Array): Float32Array => {
   const { scalingFactor, shiftFactor, latentsMean, latentsStd, latentChannels } = config
   const normalised = latentsMean && latentsStd
   const plane = z.length / latentChannels

@@ -40,28 +40,29 @@ export interface Header {
 /** Reads and checks one; the native binding's readHeader. */
 export type HeaderReader = (path: string) => Header | Promise<Header>
 
-export type ComponentKind = TextEncoderKind | 'unet' | 'vae'
+export type ComponentKind = TextEncoderKind | 'unet' | 'unet2d' | 'vae'
 
 const baseNames: Record<ComponentKind, string> = {
   'clip-text': 'model', // transformers
   'ldm-bert': 'model',
   t5: 'model',
   unet: 'diffusion_pytorch_model',
+  unet2d: 'diffusion_pytorch_model',
   vae: 'diffusion_pytorch_model'
 }
 
-const oldVaeAttention: Record<string, string> = { query: 'to_q', key: 'to_k', value: 'to_v', proj_attn: 'to_out.0' }
+const oldAttention: Record<string, string> = { query: 'to_q', key: 'to_k', value: 'to_v', proj_attn: 'to_out.0' }
 
 /**
- * The present name of a stored tensor, or undefined for one that no model here reads. Files of 2022 call the VAE's
- * attention projections query, key, value and proj_attn; text encoders are found with and without the prefix
+ * The present name of a stored tensor, or undefined for one that no model here reads. Files of 2022 call the
+ * projections of attention over pixels query, key, value and proj_attn; text encoders are found with and without the prefix
  * "text_model." and with a position_ids buffer; a whole CLIPModel also has its vision tower.
  */
 export const canonicalName = (kind: ComponentKind, stored: string): string | undefined => {
-  if (kind === 'vae')
+  if (kind === 'vae' || kind === 'unet2d')
     return stored.replace(
       /(\.attentions\.\d+\.)(query|key|value|proj_attn)(\.(?:weight|bias))$/,
-      (_, module: string, old: string, field: string) => module + oldVaeAttention[old]! + field
+      (_, module: string, old: string, field: string) => module + oldAttention[old]! + field
     )
   if (kind === 't5' && stored === 'encoder.embed_tokens.weight') return 'shared.weight' // the same table, twice
   if (kind !== 'clip-text') return stored

@@ -42,6 +42,7 @@ export class FlowMatchHeunDiscreteScheduler extends FlowMatchScheduler<typeof fl
       return {
         timestep,
         convert: convertToOriginal({ x: 1, m: -(second ? next : sigma) }),
+        level: second ? [1 - next, next] : [1 - sigma, sigma],
         // the churn of the second stage has no effect on x: its slope is m itself; only the generator moves on
         writes: second
           ? [write('x', combine([1, { r0: 1 }], [dt / 2, { r1: 1 }], [dt / 2, { m: 1 }]))]

@@ -59,6 +59,7 @@ export abstract class MidpointScheduler<S extends Schema> extends KarrasSchedule
         timestep,
         inputScale: 1 / inputNorm(here),
         convert: convertToOriginal(prediction.original),
+        level: [1, here],
         writes: second
           ? [write('x', combine([1, { r0: 1, n: noise }], [to - from, prediction.noise]))]
           : [

@@ -54,7 +54,21 @@ export interface RowSpec {
   readonly draws?: number
   readonly learnedRange?: readonly [number, number] | undefined
   readonly blend?: readonly [number, number] | undefined
+  /** [α, σ] of x in this row; default: the schedule's (Scheduler.levelAt). */
+  readonly level?: readonly [alpha: number, sigma: number] | undefined
   readonly step?: boolean
+}
+
+/**
+ * ε over {x, m}, where x = α·x₀ + σ·ε and x₀ = a·x + b·m: the model's output itself where it is ε (so that nothing is lost
+ * to rounding, and also where a scheduler converts it with the level that churning leads to).
+ */
+const noiseOf = ({ a, b }: PlanRow['convert'], level: RowSpec['level']): readonly [number, number] | undefined => {
+  if (!level) return undefined
+  const [alpha, sigma] = level
+  if (!(sigma > 0)) return undefined
+  if (Math.abs(1 - alpha * a) < 1e-9 && b !== 0) return [0, 1]
+  return [(1 - alpha * a) / sigma, (-alpha * b) / sigma]
 }
 
 /** Deeply frozen, without zero terms. A coefficient that is not finite is an error: the schedule has no such step. */
@@ -68,6 +82,7 @@ export const finishRow = (className: string, index: number, spec: RowSpec): Plan
     )
   }
   const { convert } = spec
+  const noise = noiseOf(convert, spec.level)
   for (const key of ['a', 'b', 'c', 'd'] as const) check(convert[key], `convert.${key}`)
   const writes = spec.writes.map(({ to, terms }) => {
     const kept: Partial<Record<Basis, number>> = {}
@@ -83,6 +98,7 @@ export const finishRow = (className: string, index: number, spec: RowSpec): Plan
     draws: spec.draws ?? 0,
     ...(spec.learnedRange && { learnedRange: Object.freeze([...spec.learnedRange] as [number, number]) }),
     ...(spec.blend && { blend: Object.freeze([...spec.blend] as [number, number]) }),
+    ...(noise && { noise: Object.freeze(noise) }),
     step: spec.step ?? true
   })
 }

@@ -137,7 +137,8 @@ export abstract class Scheduler<S extends Schema = CommonSchema, P extends Sched
     const train = (this.config as { numTrainTimesteps?: number }).numTrainTimesteps ?? 1000
     const [begin, end] = rowRange(all, custom ? all.length : steps, this.order, train, options)
     const specs = this.rows(schedule, begin, options).slice(0, end - begin)
-    const rows = specs.map((spec, i) => {
+    const rows = specs.map((bare, i) => {
+      const spec = { level: this.levelAt(schedule, begin + i), ...bare }
       if (!options.blend) return finishRow(this.className, begin + i, spec)
       const blend = i === specs.length - 1 ? ([1, 0] as const) : this.levelAt(schedule, begin + i + 1)
       return finishRow(this.className, begin + i, { ...spec, blend })

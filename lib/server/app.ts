@@ -14,6 +14,7 @@ import { Metrics } from './metrics.js'
 import { ModelStore, parseModel } from './models.js'
 import { openAiRoutes } from './openai.js'
 import { Outputs } from './outputs.js'
+import { pageRoutes, pageUrls } from './page.js'
 import { Painter } from './painter.js'
 
 export interface ServerOptions {
@@ -47,7 +48,7 @@ export interface DiffusionServer {
 }
 
 /** Open to all: a load balancer asks without a key. */
-const open = new Set(['/health', '/ready'])
+const open = new Set(['/health', '/ready', ...pageUrls])
 
 export const createServer = async (options: ServerOptions = {}): Promise<DiffusionServer> => {
   const store = new ModelStore(
@@ -102,6 +103,7 @@ export const createServer = async (options: ServerOptions = {}): Promise<Diffusi
   openAiRoutes(app, { painter, outputs, started: Math.floor(Date.now() / 1000) })
   a1111Routes(app, painter)
   jobRoutes(app, painter)
+  pageRoutes(app, painter)
   app.register((scope, _, done) => {
     const tags = ['server']
     scope.get('/health', { schema: { tags, summary: 'Whether the process lives' } }, () => ({ status: 'ok' }))

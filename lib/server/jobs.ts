@@ -29,13 +29,16 @@ const outside = new Set([
     'preview'
   ],
   ...['strength', 'aestheticScore', 'negativeAestheticScore', 'originalSize', 'cropsCoordsTopLeft', 'targetSize'],
-  ...['image', 'mask']
+  ...['subseed', 'subseedStrength', 'seedResizeFromWidth', 'seedResizeFromHeight', 'tiling', 'hires', 'freeU'],
+  ...['image', 'mask', 'maskBlur', 'invertMask', 'paddingMaskCrop', 'overlay', 'maskedContent', 'resizeMode']
 ])
 
 const optionsOf = (given: Record<string, unknown>): Record<string, unknown> => {
   const options: Record<string, unknown> = {}
   for (const [name, value] of Object.entries(given)) {
     if (!outside.has(name)) throw invalidArgument('options', `options among ${[...outside].join(', ')}`, name)
+    if (name === 'hires' && typeof (value as { scheduler?: unknown } | null)?.scheduler === 'object')
+      throw invalidArgument('hires.scheduler', 'a class name or label', value)
     if (name === 'scheduler' && typeof value !== 'string') throw invalidArgument(name, 'a class name or label', value)
     options[name] = name === 'image' || name === 'mask' ? decodeBase64(name, value) : value
   }

@@ -11,6 +11,10 @@ export interface AddedToken {
   readonly rightStrip: boolean
   /** Only where no letter or digit touches it. */
   readonly singleWord: boolean
+  /** A textual inversion of several vectors: the ids that follow `id`. */
+  readonly following?: readonly number[]
+  /** Whether decode() may leave it out; default true. */
+  readonly special?: boolean
 }
 
 const escape = (text: string): string => text.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&')

@@ -53,10 +53,15 @@ export class ClipTokenizer implements Tokenizer {
   private readonly addedTokens: readonly AddedToken[]
   private nameById: ReadonlyMap<number, string> | undefined
   private readonly specialIds: ReadonlySet<number>
+  private readonly addedIds: ReadonlySet<number>
   private readonly exact: AddedTokenSplitter
   private readonly normalized: AddedTokenSplitter
 
-  constructor(parts: TokenizerParts) {
+  /** @param encoder of these parts, where there is one already */
+  constructor(
+    private readonly parts: TokenizerParts,
+    encoder?: BytePairEncoder
+  ) {
     const added = new Map(parts.addedTokens.map((token) => [token.content, token.id]))
     const idOf = (token: string): number => {
       const id = added.get(token) ?? parts.vocabulary.get(token)
@@ -71,8 +76,9 @@ export class ClipTokenizer implements Tokenizer {
     this.vocabulary = parts.vocabulary
     this.addedTokens = parts.addedTokens
     this.vocabSize = parts.vocabulary.size + parts.addedTokens.filter((t) => !parts.vocabulary.has(t.content)).length
-    this.specialIds = new Set(parts.addedTokens.map((token) => token.id))
-    this.encoder = new BytePairEncoder(parts.vocabulary, parts.ranks, idOf(parts.unknownToken))
+    this.specialIds = new Set(parts.addedTokens.filter((token) => token.special !== false).map((token) => token.id))
+    this.addedIds = new Set(parts.addedTokens.map((token) => token.id))
+    this.encoder = encoder ?? new BytePairEncoder(parts.vocabulary, parts.ranks, idOf(parts.unknownToken))
     this.exact = new AddedTokenSplitter(parts.addedTokens.filter((token) => !token.normalized))
     this.normalized = new AddedTokenSplitter(
       parts.addedTokens.filter((token) => token.normalized),
@@ -100,22 +106,41 @@ export class ClipTokenizer implements Tokenizer {
     return new ClipTokenizer(readTokenizerFolder(path))
   }
 
+  /** The same tokenizer with more added tokens: those of textual inversions. */
+  withTokens(tokens: readonly AddedToken[]): ClipTokenizer {
+    return new ClipTokenizer({ ...this.parts, addedTokens: [...this.parts.addedTokens, ...tokens] }, this.encoder)
+  }
+
+  /** Whether this is the name of a token: of the vocabulary, or an added one in the form in which it is looked for. */
+  has(token: string): boolean {
+    const same = (other: AddedToken): boolean =>
+      other.content === token || (other.normalized && normalize(other.content) === normalize(token))
+    return this.vocabulary.has(token) || this.addedTokens.some(same)
+  }
+
   /** Ids of the text alone: no marks, no padding, nothing cut. */
   tokenize(text: string): number[] {
+    return this.tokenGroups(text).flat()
+  }
+
+  /** The same in groups that belong together: one id, or those of a textual inversion of several vectors. */
+  tokenGroups(text: string): number[][] {
     if (typeof text !== 'string') throw invalidArgument('text', 'a string', text)
-    const ids: number[] = []
+    const groups: number[][] = []
+    const add = (token: AddedToken): void => void groups.push([token.id, ...(token.following ?? [])])
     for (const piece of this.exact.split(text)) {
       if (typeof piece !== 'string') {
-        ids.push(piece.id)
+        add(piece)
         continue
       }
       for (const part of this.normalized.split(normalize(piece))) {
-        if (typeof part !== 'string') ids.push(part.id)
+        if (typeof part !== 'string') add(part)
         else
-          for (const [word] of part.matchAll(words)) for (const id of this.encoder.encode(toSymbols(word))) ids.push(id)
+          for (const [word] of part.matchAll(words))
+            for (const id of this.encoder.encode(toSymbols(word))) groups.push([id])
       }
     }
-    return ids
+    return groups
   }
 
   /** Ids between the begin and end marks, padded and cut to `maxLength` as the options say. */
@@ -141,8 +166,11 @@ export class ClipTokenizer implements Tokenizer {
     for (const id of ids) {
       const name = this.names.get(id)
       if (name === undefined) throw invalidArgument('ids', `token ids of 0..${this.vocabSize - 1}`, id)
-      if (!this.specialIds.has(id)) run += name
-      else if (!options.skipSpecialTokens) {
+      if (!this.addedIds.has(id)) run += name
+      else if (!this.specialIds.has(id)) {
+        flush()
+        text += name + ' '
+      } else if (!options.skipSpecialTokens) {
         flush()
         text += name
       }

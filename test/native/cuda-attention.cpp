@@ -52,6 +52,8 @@ ND_TEST("cuda attention: every head width, odd lengths, strided rows") {
     compare({1, 33, 77, d, 2, false, 1, 5});  // rows that 16-byte copies cannot reach
 }
 ND_TEST("cuda attention: tensor copies and wgmma") {
+  if (!haveHopper()) throw ndtest::Skip("needs a GPU of capability 9.0");
+
   for (DType type : {DType::F16, DType::BF16})
     for (int64_t d : {8, 40, 64, 72, 80, 128, 160})
       for (auto [lq, lk] : {std::pair<int64_t, int64_t>{64, 96}, {150, 300}})

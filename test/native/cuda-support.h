@@ -82,7 +82,19 @@ class DeviceFloats {
   void* data_ = nullptr;
 };
 
+/// Whether Hopper's kernels run here: in the simulator, and on a GPU of capability 9.0.
+inline bool haveHopper() {
+#ifdef ND_CUDA_SIM
+  return true;
+#else
+  cudaDeviceProp properties;
+  cuda::check(cudaGetDeviceProperties(&properties, 0), "test");
+  return properties.major == 9 && properties.minor == 0;
+#endif
+}
+
 /// A launch on a GPU of so many multiprocessors, with a workspace.
+
 inline cuda::Launch testLaunch(int multiprocessors) {
   static void* workspace = [] {
     void* data;

@@ -58,12 +58,13 @@ ND_TEST("math: silu and quick_gelu are right in their digits, gelu beside x") {
     CHECK(silu < 4e-7);
     CHECK(quick < 2e-6);
     CHECK(gelu < 3e-7);
+    CHECK(worstError(*s.backend, Activation::Relu, 1e-30) == 0);
   }
 }
 
 ND_TEST("math: NaN stays NaN, infinity saturates") {
   for (const Subject& s : subjects())
-    for (Activation a : {Activation::Silu, Activation::Gelu, Activation::QuickGelu}) {
+    for (Activation a : {Activation::Silu, Activation::Gelu, Activation::QuickGelu, Activation::Relu}) {
       const OnBackend in(*s.backend, {1, 2}, {NAN, INFINITY}), out(*s.backend, {1, 2});
       s.backend->activate(in, a, out);
       const std::vector<float> y = out.download();

@@ -2,6 +2,7 @@
 // refused.
 #include "engine/weight-loader.h"
 
+#include <algorithm>
 #include <cstring>
 #include <fstream>
 #include <string>
@@ -83,6 +84,48 @@ ND_TEST("weight loader: transposed matrices of every element size") {
   }
   // Copies live as long as the map, however many follow.
   CHECK(static_cast<const uint8_t*>(earlier[0].data)[1] == 5);
+}
+
+ND_TEST("weight loader: what is made of the same is shared, what is changed is made anew and forgotten") {
+  /// Fills one tensor with a number.
+  class Plus final : public nd::WeightEdits {
+   public:
+    Plus(std::string tensor, float number) : tensor_(std::move(tensor)), number_(number) {}
+    std::string key(const std::string& tensor) const override {
+      return tensor == tensor_ ? std::to_string(number_) : std::string();
+    }
+    void apply(const std::string&, const HostTensor& stored, float* changed) const override {
+      std::fill_n(changed, stored.shape.count(), number_);
+    }
+
+   private:
+    std::string tensor_;
+    float number_;
+  };
+  const auto backend = nd::makeReferenceBackend();
+  TensorMap map("unet");
+  map.add("a.weight", file("F32", "[4,2]", 32), "t");
+  map.add("b.weight", file("F16", "[4,2]", 16), "t");
+  nd::WeightCache cache;
+  const auto build = [&](const nd::WeightEdits* edits) {
+    const nd::WeightLoader loader(*backend, map, &cache, edits);
+    std::vector<nd::WeightPtr> weights = {
+        loader.linear("a", 2, 4, false).weight,
+        loader.at("b").weight(nd::WeightKind::Linear, {{"b.weight", {4, 2}}})};
+    cache.commit();
+    return weights;
+  };
+  const auto first = build(nullptr);
+  const Plus plus("a.weight", 1);
+  const auto changed = build(&plus);
+  CHECK(changed[0] != first[0]);
+  CHECK(changed[1] == first[1]);
+  CHECK(build(&plus)[0] == changed[0]);
+  const Plus more("a.weight", 2);
+  CHECK(build(&more)[0] != changed[0]);
+  const auto plain = build(nullptr);
+  CHECK(plain[0] != first[0]);  // the cache had let go of it
+  CHECK(plain[1] == first[1]);
 }
 
 ND_TEST("weight loader: views that do not fit are refused") {

@@ -10,6 +10,32 @@ export const inpaintModel = (folder: string): string => {
   return folder
 }
 
+/** NAME's own files in `folder`, and components that are equal to other models': [of this model, model, of that one]. */
+const assembled = (name: string, folder: string, shared: readonly (readonly [string, string, string])[]): string => {
+  for (const [component, model, theirs] of shared)
+    cpSync(reference('models', model, theirs), join(folder, component), { recursive: true })
+  cpSync(reference('models', name), folder, { recursive: true, force: true })
+  return folder
+}
+const ofSd15 = [
+  ['tokenizer', 'tiny-sd15', 'tokenizer'],
+  ['text_encoder', 'tiny-sd15-inpaint', 'text_encoder'],
+  ['vae', 'tiny-sd15', 'vae']
+] as const
+
+/** tiny-lcm: guidance is embedded into the time (Luo et al. 2023). */
+export const lcmModel = (folder: string): string => assembled('tiny-lcm', folder, ofSd15)
+/** tiny-instruct-pix2pix: 8 channels. */
+export const editModel = (folder: string): string => assembled('tiny-instruct-pix2pix', folder, ofSd15)
+/** tiny-sdxl-refiner: the second text encoder alone, and aesthetic scores. */
+export const refinerModel = (folder: string): string =>
+  assembled('tiny-sdxl-refiner', folder, [
+    ['tokenizer_2', 'tiny-sdxl', 'tokenizer_2'],
+    ['text_encoder_2', 'tiny-sdxl', 'text_encoder_2'],
+    ['vae', 'tiny-sdxl', 'vae'],
+    ['scheduler', 'tiny-sdxl', 'scheduler']
+  ])
+
 export const editJson = (path: string, change: (json: Record<string, unknown>) => void): void => {
   const json = JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>
   change(json)

@@ -1,5 +1,5 @@
 /** A plain reader of safetensors for tests: independent of the engine's, so that both cannot be wrong alike. */
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 
 export interface TestTensor {
   data: Float32Array | Int32Array | BigInt64Array | Uint8Array
@@ -63,4 +63,31 @@ export class TestFile {
     const { data } = this.get(name)
     return data instanceof Float32Array ? data : Float32Array.from(data as ArrayLike<number | bigint>, Number)
   }
+}
+
+/** A tensor to write: float32 values and their shape. */
+export interface Values {
+  data: ArrayLike<number>
+  shape: readonly number[]
+}
+
+/** Writes a safetensors file of float32 tensors. */
+export const writeTensors = (
+  path: string,
+  tensors: Record<string, Values>,
+  metadata?: Record<string, string>
+): void => {
+  let offset = 0
+  const header: Record<string, unknown> = metadata ? { __metadata__: metadata } : {}
+  const parts: Buffer[] = []
+  for (const [name, { data, shape }] of Object.entries(tensors)) {
+    const bytes = Buffer.from(Float32Array.from(data).buffer)
+    header[name] = { dtype: 'F32', shape, data_offsets: [offset, (offset += bytes.length)] }
+    parts.push(bytes)
+  }
+  let text = JSON.stringify(header)
+  while (text.length % 8) text += ' '
+  const size = Buffer.alloc(8)
+  size.writeBigUInt64LE(BigInt(Buffer.byteLength(text)))
+  writeFileSync(path, Buffer.concat([size, Buffer.from(text), ...parts]))
 }

@@ -101,3 +101,21 @@ export const rejects = async (body: () => unknown, code: string, ...texts: (stri
   assert.is((error as DiffusionError).code, code, error.message)
   for (const text of texts) assert.match(error.message, text)
 }
+
+/** Writes a safetensors file of these tensors: names, and what rawTensors() gives. */
+export const writeTensors = (
+  path: string,
+  tensors: Iterable<readonly [name: string, tensor: { dtype: string; shape: number[]; bytes: Buffer }]>
+): void => {
+  const header: Record<string, unknown> = {}
+  const parts: Buffer[] = []
+  let offset = 0
+  for (const [name, { dtype, shape, bytes }] of tensors) {
+    header[name] = { dtype, shape, data_offsets: [offset, (offset += bytes.length)] }
+    parts.push(bytes)
+  }
+  const text = Buffer.from(JSON.stringify(header))
+  const length = Buffer.alloc(8)
+  length.writeBigUInt64LE(BigInt(text.length))
+  writeFileSync(path, Buffer.concat([length, text, ...parts]))
+}

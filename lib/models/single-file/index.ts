@@ -1,9 +1,11 @@
+import { existsSync } from 'node:fs'
 import { modelFormat, unsupported } from '../../errors.js'
 import { parseClipTextConfig } from '../clip-text.js'
 import { checkWidths, readModelFolder, type Component, type ModelFolder, type TextComponent } from '../folder.js'
 import { isSdxl } from '../pipeline-classes.js'
 import type { TokenizerSource } from '../tokenizer-source.js'
 import { parseUNetConfig } from '../unet.js'
+import { traitsOf, type AutoencoderConfig } from '../autoencoder.js'
 import { parseVaeConfig, type VaeConfig } from '../vae.js'
 import type { ComponentWeights } from '../weights.js'
 import { Checkpoint, type CheckpointReader } from './checkpoint.js'
@@ -18,6 +20,7 @@ import {
   unetPrefix
 } from './recognise.js'
 import { type PredictionType, readPrediction, schedulerFor } from './scheduler.js'
+import { isTinyCheckpoint, readTinyFile } from './taesd.js'
 import { projectionWidth, textConfigJson, textWeights } from './text.js'
 import { unetConfigJson, unetWeights } from './unet.js'
 import { type VaeTraits, vaeConfigJson, vaeWeights } from './vae.js'
@@ -29,7 +32,7 @@ export interface ReadSingleFileOptions {
   /** Instead of what the file says, or of what is assumed where it says nothing. */
   readonly predictionType?: PredictionType
   /** Reads the VAE to use instead of the file's own. */
-  readonly otherVae?: (own: VaeTraits) => Promise<Component<VaeConfig>>
+  readonly otherVae?: (own: VaeTraits) => Promise<Component<AutoencoderConfig>>
 }
 
 /** What SD's VAEs have in common and their shapes do not say; the scaling of latents differs for SDXL. */
@@ -60,7 +63,8 @@ const readVaeComponent = (vae: Checkpoint, traits: VaeTraits): Component<VaeConf
 })
 
 /**
- * A file that holds a VAE alone in the original layout, with or without the prefix first_stage_model.
+ * A file that holds an autoencoder alone in its original layout: a VAE, with or without the prefix first_stage_model.,
+ * or TAESD.
  * @param own what the shapes do not say, from the VAE that this one replaces: both serve the same latents
  * @throws ERR_ND_UNSUPPORTED, ERR_ND_MODEL_FORMAT, what readHeader throws
  */
@@ -68,8 +72,9 @@ export const readVaeFile = async (
   path: string,
   own: VaeTraits,
   readHeader: CheckpointReader
-): Promise<Component<VaeConfig>> => {
+): Promise<Component<AutoencoderConfig>> => {
   const checkpoint = await Checkpoint.read(path, readHeader)
+  if (isTinyCheckpoint(checkpoint)) return readTinyFile(checkpoint, readHeader, existsSync)
   const vae = findVae(checkpoint)
   if (vae) return readVaeComponent(vae, own)
   if (checkpoint.some(/^(encoder\.down_blocks|decoder\.up_blocks)\./))
@@ -196,7 +201,7 @@ const withConfig = async (
   return {
     ...model,
     path,
-    vae: options.otherVae ? await options.otherVae(model.vae.config) : model.vae,
+    vae: options.otherVae ? await options.otherVae(traitsOf(model.vae.config, family === 'sdxl')) : model.vae,
     scheduler: options.predictionType
       ? { ...scheduler, config: { ...scheduler.config, prediction_type: options.predictionType } }
       : scheduler

@@ -19,7 +19,8 @@ interface Layout {
   readonly modules: ReadonlyMap<string, { readonly name: string; readonly resnet: boolean }>
 }
 
-const topModules: readonly (readonly [stored: string, name: string])[] = [
+/** Modules outside of the blocks: stored name, diffusers' name. */
+export const topModules: readonly (readonly [stored: string, name: string])[] = [
   ['time_embed.0', 'time_embedding.linear_1'],
   ['time_embed.2', 'time_embedding.linear_2'],
   ['label_emb.0.0', 'add_embedding.linear_1'],
@@ -29,7 +30,8 @@ const topModules: readonly (readonly [stored: string, name: string])[] = [
   ['out.2', 'conv_out']
 ]
 
-const resnetModules: Readonly<Record<string, string>> = {
+/** Inside of a residual block: stored name → diffusers' name. */
+export const resnetModules: Readonly<Record<string, string>> = {
   'in_layers.0': 'norm1',
   'in_layers.2': 'conv1',
   'emb_layers.1': 'time_emb_proj',

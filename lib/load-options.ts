@@ -1,0 +1,56 @@
+/** The options of Pipeline.fromPretrained. */
+import type { Scheduler } from './schedulers/index.js'
+
+export interface LoadOptions {
+  /** 'auto' (default): the best there is; 'cpu'; 'cuda', 'cuda:1': that one, or an error. */
+  device?: string
+  /** 'auto' (default) or 'float32': what the CPU computes in. Weights keep the file's type. */
+  dtype?: string
+  /** CPU threads; default: the physical cores. */
+  threads?: number
+  /** Instead of the model's own: an instance, a diffusers class name or an AUTOMATIC1111 label. */
+  scheduler?: Scheduler | string
+  /** Another AutoencoderKL or AutoencoderTiny (TAESD): a folder, or a .safetensors file in the original layout. */
+  vae?: string
+  /** An autoencoder for previews alone, small and fast: as `vae`. See loadPreviewVae. */
+  previewVae?: string
+  /** Single files: a diffusers folder with the configurations and tokenizers to use; its weights are not read. */
+  config?: string
+  /** What the UNet predicts, where the model does not say it (single files of Stable Diffusion 2) or says it wrongly. */
+  predictionType?: 'epsilon' | 'v_prediction' | 'sample'
+  /** Take *.VARIANT.safetensors. */
+  variant?: string
+  /** Ends the loading between two components. */
+  signal?: AbortSignal
+  /** Components laid out; before that, of models from the hub, bytes of all files (`component: 'download'`). */
+  onProgress?: (event: { component: string; loaded: number; total: number; file?: string }) => void
+  /** Hub: a branch, tag or commit; 'main' by default. */
+  revision?: string
+  /** Hub: where models are kept; default HF_HUB_CACHE, or hub/ in HF_HOME: Python's cache, read and filled in place. */
+  cacheDir?: string
+  /** Hub: instead of HF_TOKEN or what `hf auth login` stored; false sends none. */
+  token?: string | false
+  /** Hub: read the cache alone, as HF_HUB_OFFLINE=1 does. */
+  localFilesOnly?: boolean
+  /** SHA-256 that a downloaded single file must have. */
+  sha256?: string
+}
+
+export const knownLoadOptions: readonly (keyof LoadOptions)[] = [
+  'device',
+  'dtype',
+  'threads',
+  'scheduler',
+  'vae',
+  'previewVae',
+  'config',
+  'predictionType',
+  'variant',
+  'signal',
+  'onProgress',
+  'revision',
+  'cacheDir',
+  'token',
+  'localFilesOnly',
+  'sha256'
+]
