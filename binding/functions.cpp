@@ -147,8 +147,19 @@ Napi::Value inspect(const Napi::CallbackInfo& info) {
     Napi::Object out = Napi::Object::New(env);
     out.Set("isas", isas);
     out.Set("backend", makeCpuBackend()->description());
-    out.Set("cuda", env.Null());
-    out.Set("cudaReason", "this build has no CUDA");
+    const CudaInfo cuda = cudaInfo();
+    const auto devices = Napi::Array::New(env);
+    for (const CudaInfo::Device& device : cuda.devices) {
+      Napi::Object o = Napi::Object::New(env);
+      o.Set("index", device.index);
+      o.Set("name", device.name);
+      o.Set("computeCapability", format("%d.%d", device.capability / 10, device.capability % 10));
+      o.Set("memory", static_cast<double>(device.memory));
+      o.Set("reason", device.unusable);
+      devices.Set(devices.Length(), o);
+    }
+    out.Set("cuda", cuda.reason.empty() ? Napi::Value(devices) : env.Null());
+    out.Set("cudaReason", cuda.reason);
     return out;
   });
 }

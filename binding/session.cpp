@@ -40,11 +40,12 @@ Session::Session(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Session>(inf
   guarded(info.Env(), [&] {
     const Napi::Object options = info[0].As<Napi::Object>();
     const std::string device = string(options, "device");
-    if (device != "cpu")
-      throw Error(ErrorCode::CudaUnavailable,
-                  "Expected device 'cpu' but received '" + device + "': this build has no CUDA");
     EngineState state;
-    state.backend = makeCpuBackend(static_cast<int>(integer(options, "threads")));
+    if (device.rfind("cuda:", 0) == 0)
+      state.backend = makeCudaBackend(std::stoi(device.substr(5)),
+                                      string(options, "dtype") == "bfloat16" ? DType::BF16 : DType::F16);
+    else
+      state.backend = makeCpuBackend(static_cast<int>(integer(options, "threads")));
     state.arena = std::make_unique<Arena>(*state.backend);
     name_ = state.backend->name();
     description_ = state.backend->description();

@@ -13,7 +13,7 @@ namespace nd::binding {
 class Session : public Napi::ObjectWrap<Session> {
  public:
   static Napi::Function define(Napi::Env env);
-  /// new Session({ device: 'cpu', threads: 0 })
+  /// new Session({ device: 'cpu' | 'cuda:0', threads: 0, dtype: 'auto' })
   explicit Session(const Napi::CallbackInfo& info);
 
  private:

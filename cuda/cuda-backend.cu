@@ -226,6 +226,10 @@ void CudaBackend::linear(const LinearArgs& a) {
 
 void CudaBackend::conv2d(const ConvArgs& a) {
   expectKernel(a.activation);
+  if (a.wrapX || a.wrapY)
+    throw Error(
+        ErrorCode::Unsupported,
+        "seamless tiling is not supported on CUDA yet; use device 'cpu', or leave the option tiling out");
   const CudaWeight& weight = weightOf(a.weight);
   conv(launch(), type_, a, weight.data(), weight.pitch, floatsOf(a.bias));
 }

@@ -233,7 +233,7 @@ interface RunPlanOptions {
 }
 
 interface Native {
-  Session: new (options: { device: string; threads: number }) => NativeSession
+  Session: new (options: { device: string; threads: number; dtype: string }) => NativeSession
   readHeader(path: string): {
     tensors: { name: string; dtype: string; shape: number[] }[]
     metadata: Record<string, string>
@@ -249,7 +249,7 @@ interface Native {
   inspect(): {
     isas: { name: string; description: string; compiled: boolean; supported: boolean }[]
     backend: string
-    cuda: null
+    cuda: { index: number; name: string; computeCapability: string; memory: number; reason: string }[] | null
     cudaReason: string
   }
 }

@@ -86,7 +86,12 @@ export const paintTwice = async (
   const rest = { ...o }
   delete rest.onStep
   const first = await generate(
-    { ...rest, outputType: latent ? 'latent' : 'image', ...(firstListener ? { onStep: firstListener } : {}) },
+    {
+      ...rest,
+      attentionMaps: false,
+      outputType: latent ? 'latent' : 'image',
+      ...(firstListener ? { onStep: firstListener } : {})
+    },
     models,
     undefined,
     controls

@@ -15,8 +15,17 @@ export interface Inspection {
     readonly compiled: boolean
     readonly supported: boolean
   }[]
-  /** GPUs, or why there are none. */
-  readonly cuda: null
+  /** NVIDIA GPUs; `reason` says why one of them cannot be used, or is empty. Null where none can: `cudaReason` says why. */
+  readonly cuda:
+    | readonly {
+        readonly index: number
+        readonly name: string
+        readonly computeCapability: string
+        /** In bytes. */
+        readonly memory: number
+        readonly reason: string
+      }[]
+    | null
   readonly cudaReason: string
 }
 

@@ -4,7 +4,10 @@ import type { Scheduler } from './schedulers/index.js'
 export interface LoadOptions {
   /** 'auto' (default): the best there is; 'cpu'; 'cuda', 'cuda:1': that one, or an error. */
   device?: string
-  /** 'auto' (default) or 'float32': what the CPU computes in. Weights keep the file's type. */
+  /**
+   * 'auto' (default): float32 on the CPU, whose weights keep the file's type; 'float16' on a GPU, or 'bfloat16', whose range
+   * is larger and whose precision is less.
+   */
   dtype?: string
   /** CPU threads; default: the physical cores. */
   threads?: number

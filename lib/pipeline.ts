@@ -16,7 +16,7 @@ import {
   type ControlOptions,
   type ResolvedControls
 } from './control-options.js'
-import { chooseDevice } from './device.js'
+import { chooseDevice, chooseDtype } from './device.js'
 import { disposedError, TextEncoder, UNet, Vae } from './components.js'
 import { invalidArgument, unsupported } from './errors.js'
 import { addNoise, type AddNoiseOptions, type AddNoiseResult } from './forward-diffusion.js'
@@ -155,7 +155,8 @@ export class Pipeline {
       [folder.textEncoder2, folder.tokenizer2] as const
     ].flatMap(([encoder, tokenizer]) => (encoder && tokenizer ? [loadTokenizer(encoder.kind, tokenizer)] : []))
 
-    const session = translatingSync(() => new (native().Session)({ device: choice.device, threads }))
+    const dtype = chooseDtype(options.dtype, isSdxl(folder.className), folder.vae?.config)
+    const session = translatingSync(() => new (native().Session)({ device: choice.device, threads, dtype }))
     const parts: [kind: NativeComponent, component: Component<object>][] = [
       ...loadedEncoders(folder).map(
         ({ kind, ...e }) =>

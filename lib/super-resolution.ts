@@ -11,13 +11,13 @@ import { integerIn } from './validate.js'
 import { variationNames, type VariationOptions } from './variation.js'
 
 /** Options of txt2img that speak of an autoencoder, or of a UNet as Stable Diffusion's is built. */
-const latentOptions = ['hires', 'freeU', 'vaeTiling', 'vaeSlicing'] as const
+const latentOptions = ['hires', 'freeU', 'vaeTiling', 'vaeSlicing', 'attentionMaps'] as const
 
 /** @throws DiffusionError ERR_ND_UNSUPPORTED where txt2img is asked for what models that paint pixels have not */
 export const checkPixelOptions = (o: ResolvedOptions): void => {
   if (o.hires) throw unsupported('hires is for models with an autoencoder; a cascade has superResolution for it')
   for (const name of latentOptions)
-    if (o[name] !== undefined) throw unsupported(`${name} is for models with an autoencoder; this one paints pixels`)
+    if (o[name] !== undefined && o[name] !== false) throw unsupported(`${name} is not for models that paint pixels`)
 }
 
 /**

@@ -90,6 +90,8 @@ export interface Txt2ImgOptions extends VariationOptions, ControlOptions {
   vaeSlicing?: boolean
   /** Step events carry latents, predictedNoise and predictedOriginal; default false. */
   stepLatents?: boolean
+  /** Record which places read which word: the result's attentionMaps; default false. Not with promptEmbeds. */
+  attentionMaps?: boolean
   onStep?: (event: StepEvent) => void
 }
 
@@ -161,6 +163,7 @@ const known: readonly (keyof Txt2ImgOptions)[] = [
   'vaeTiling',
   'vaeSlicing',
   'stepLatents',
+  'attentionMaps',
   'onStep',
   'freeU',
   ...controlOptionNames,
@@ -222,6 +225,7 @@ export interface ResolvedOptions extends Omit<
   readonly previewEvery: number
   readonly previewVae: 'own' | 'preview' | undefined
   readonly stepLatents: boolean
+  readonly attentionMaps: boolean
 }
 
 export const texts = (name: string, value: unknown, count?: number): string[] => {
@@ -326,6 +330,7 @@ export const resolveOptions = (
     promptWeighting: bool('promptWeighting', o.promptWeighting ?? false),
     outputType: oneOf('outputType', o.outputType ?? 'image', ['image', 'latent']),
     ...resolvePreview(o.preview),
-    stepLatents: bool('stepLatents', o.stepLatents ?? false)
+    stepLatents: bool('stepLatents', o.stepLatents ?? false),
+    attentionMaps: bool('attentionMaps', o.attentionMaps ?? false)
   }
 }

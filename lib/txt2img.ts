@@ -1,6 +1,7 @@
 /** One call of any task: options → plan and conditions → native job → pictures. */
 import { native, version, type NativeGenerateJob } from './binding.js'
 import type { CallAdapters } from './adapters/loras.js'
+import { attentionMaps, attentionPrompts, type AttentionMaps } from './attention-maps.js'
 import { controlInputs, controlParameters, withControlScales, type ResolvedControls } from './control-options.js'
 import { guidanceEmbedding, pictureTimeIds, promptInput, timeIds, type TextTraits } from './conditions.js'
 import { invalidArgument } from './errors.js'
@@ -28,6 +29,8 @@ export interface GenerationResult {
    * seed, and that too where the scheduler draws noise on the way.
    */
   readonly seeds: readonly (number | bigint | null)[]
+  /** With the option attentionMaps, unless no step ran: one per image. Of two passes (hires), the second's. */
+  readonly attentionMaps?: readonly AttentionMaps[]
   /** Seconds. */
   readonly timings: {
     readonly text: number
@@ -114,11 +117,16 @@ export const generate = async (
     stepLatents: o.stepLatents,
     previewEvery: o.previewEvery,
     fullPreview: o.previewVae === 'own',
-    vaeTiling: tiling
+    vaeTiling: tiling,
+    attentionMaps: o.attentionMaps
   }
+  const tokenizer = models.tokenizers[0]!
+  const words = o.attentionMaps ? attentionPrompts(job.prompt, o.prompts.length, tokenizer) : []
 
   // 2. Run it.
   const result = await runJob(o, (onStep) => models.adapters.around((session) => session.generate(job, onStep)))
+
+  if (o.attentionMaps && !result.attention) warnings.push('No step ran that attentionMaps could be made of')
 
   // 3. The pictures.
   const seeds = imageSeeds(o, plan, picture)
@@ -131,6 +139,7 @@ export const generate = async (
     images,
     latents: result.latents,
     seeds,
+    ...(result.attention ? { attentionMaps: attentionMaps(result.attention, words, o.count, tokenizer) } : {}),
     warnings,
     timings: { ...result.timings, total: (performance.now() - started) / 1000 }
   }

@@ -12,7 +12,12 @@ const asText = (i: Inspection): string => {
     `backend  ${i.backend}`,
     'instruction sets, best first (NODE_DIFFUSION_CPU forces one):',
     ...isas,
-    `CUDA     ${i.cuda === null ? `none: ${i.cudaReason}` : JSON.stringify(i.cuda)}`
+    ...(i.cuda ?? []).map(
+      (g) =>
+        `CUDA     cuda:${g.index} ${g.name}, compute capability ${g.computeCapability}, ${(g.memory / 2 ** 30).toFixed(1)} GiB` +
+        (g.reason ? `: ${g.reason}` : '')
+    ),
+    ...(i.cuda ? [] : [`CUDA     none: ${i.cudaReason}`])
   ].join('\n')
 }
 

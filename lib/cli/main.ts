@@ -15,6 +15,7 @@ import { printInspection } from './inspect.js'
 import { addModeOptions } from './modes.js'
 import { noise, type NoiseOptions } from './noise.js'
 import { paint, type PaintOptions } from './paint.js'
+import { roundtripCommand } from './roundtrip-command.js'
 import { serveCommand } from './serve-command.js'
 import { packageVersion } from './version.js'
 
@@ -30,7 +31,7 @@ const program = new Command('node-diffusion')
 const paintCommand = program
   .command('paint', { isDefault: true })
   .description('paint a picture (the default command)')
-  .argument('<prompt>', 'what to paint')
+  .argument('[prompt]', 'what to paint (not for models without text)')
   .option('-o, --output <path>', 'where to write: .png (with the parameters in it), .jpg or .webp', 'out.png')
   .option(
     '-m, --model <source>',
@@ -67,8 +68,10 @@ const paintCommand = program
   .option('--device <name>', "'auto', 'cpu' or 'cuda'", 'auto')
   .option('--threads <number>', 'CPU threads (default: the physical cores)', countArgument)
   .option('--show-steps', 'also write a sheet with the picture after every step')
+  .option('--attention', 'also write a sheet that shows, word by word, where the picture was painted from it')
+  .option('--vae-tiling', 'decode (and encode) in tiles, in bounded memory')
   .option('-q, --quiet', 'no progress, only the paths of the pictures')
-  .action((prompt: string, options: PaintOptions) => paint(prompt, options, interrupt.signal))
+  .action((prompt: string | undefined, options: PaintOptions) => paint(prompt, options, interrupt.signal))
 addControlOptions(paintCommand)
 addModeOptions(paintCommand)
 
@@ -91,6 +94,7 @@ program
   .option('--device <name>', "'auto', 'cpu' or 'cuda'", 'auto')
   .action((image: string, options: NoiseOptions) => noise(image, options, interrupt.signal))
 
+program.addCommand(roundtripCommand(interrupt.signal))
 program.addCommand(serveCommand(interrupt.signal))
 
 program

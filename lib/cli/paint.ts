@@ -4,7 +4,7 @@ import { basename, dirname, extname, join, resolve } from 'node:path'
 import { contactSheet } from '../contact-sheet.js'
 import { DiffusionError, invalidArgument } from '../errors.js'
 import { type DiffusionImage, imageFormat } from '../image.js'
-import { Pipeline, type GenerationResult, type Txt2ImgOptions } from '../index.js'
+import { Pipeline, type GenerationResult, type StepEvent, type Txt2ImgOptions } from '../index.js'
 import { checkControlArguments, loadControls, type ControlArguments } from './control.js'
 import {
   hiresOptions,
@@ -15,7 +15,9 @@ import {
   type ModeOptions
 } from './modes.js'
 import { given } from './arguments.js'
+import { attentionSheet } from './attention.js'
 import { makeProgress } from './progress.js'
+import { checkPrompt, paintsWithoutText, withoutTextOptions } from './without-text.js'
 
 /** The options of the command line, as commander hands them over. */
 export interface PaintOptions extends ModeOptions, ControlArguments {
@@ -43,6 +45,8 @@ export interface PaintOptions extends ModeOptions, ControlArguments {
   lora?: { path: string; strength?: number }[]
   embedding?: { path: string; token?: string }[]
   showSteps?: boolean
+  attention?: true
+  vaeTiling?: true
   quiet?: boolean
 }
 
@@ -69,7 +73,7 @@ export const checkOutput = async (path: string): Promise<void> => {
 }
 
 /** Only what was given: the pipeline has the defaults. */
-const txt2imgOptions = (prompt: string, o: PaintOptions): Txt2ImgOptions => ({
+const txt2imgOptions = (prompt: string | undefined, o: PaintOptions): Txt2ImgOptions => ({
   ...variationOptions(o),
   ...given({
     prompt,
@@ -83,7 +87,9 @@ const txt2imgOptions = (prompt: string, o: PaintOptions): Txt2ImgOptions => ({
     eta: o.eta,
     rng: o.rng,
     scheduler: o.scheduler,
-    promptWeighting: o.weights
+    promptWeighting: o.weights,
+    attentionMaps: o.attention,
+    vaeTiling: o.vaeTiling
   })
 })
 
@@ -121,7 +127,7 @@ const run = (pipe: Pipeline, options: Txt2ImgOptions, o: PaintOptions): Promise<
 }
 
 /** Paints `count` pictures, the k-th with seed + k, each written as soon as it is done, and prints their paths. */
-export const paint = async (prompt: string, o: PaintOptions, signal: AbortSignal): Promise<void> => {
+export const paint = async (prompt: string | undefined, o: PaintOptions, signal: AbortSignal): Promise<void> => {
   await checkOutput(o.output)
   checkPictureOptions(o)
   checkControlArguments(o)
@@ -137,9 +143,11 @@ export const paint = async (prompt: string, o: PaintOptions, signal: AbortSignal
     const reason = pipe.deviceReason ? ` (${pipe.deviceReason})` : ''
     say(`${o.model} on ${pipe.device}${reason}, loaded in ${((performance.now() - loading) / 1000).toFixed(2)} s`)
     for (const warning of pipe.warnings) say(`warning: ${warning}`)
+    checkPrompt(prompt, o, pipe)
     for (const { path, ...rest } of o.lora ?? []) await pipe.loadLora(path, rest)
     for (const { path, ...rest } of o.embedding ?? []) await pipe.loadTextualInversion(path, rest)
-    const options = { ...txt2imgOptions(prompt, o), ...(await loadControls(pipe, o)) }
+    const withoutText = paintsWithoutText(pipe)
+    const options = withoutText ? {} : { ...txt2imgOptions(prompt, o), ...(await loadControls(pipe, o)) }
     const first = o.seed ?? BigInt(randomInt(2 ** 32))
     for (let k = 0; k < o.count; k++) {
       // Variations are of one seed, towards one subseed after the other.
@@ -148,31 +156,37 @@ export const paint = async (prompt: string, o: PaintOptions, signal: AbortSignal
       const started = performance.now()
       const stepImages: DiffusionImage[] = []
       let begun = false
-      const call: Txt2ImgOptions = {
-        ...options,
-        ...(varied ? { subseed: o.subseed! + BigInt(k) } : {}),
+      const common = {
         seed,
         signal,
         preview: o.showSteps ?? false,
-        onStep(event) {
+        onStep(event: StepEvent) {
           if (!begun) progress.start(o.count > 1 ? `picture ${k + 1}/${o.count}` : 'painting', event.steps)
           begun = true
           progress.update(event.step)
           if (event.image) stepImages.push(event.image)
         }
       }
-      const result = await run(pipe, call, o).finally(() => progress.stop())
+      const variation = varied ? { subseed: o.subseed! + BigInt(k) } : {}
+      const running = withoutText
+        ? pipe.unconditional({ ...withoutTextOptions(o), ...common })
+        : run(pipe, { ...options, ...variation, ...common }, o)
+      const result = await running.finally(() => progress.stop())
       const image = result.images[0]!
       for (const warning of result.warnings) say(`warning: ${warning}`)
       const path = o.count > 1 ? withSuffix(o.output, `-${k + 1}`) : o.output
       await image.save(path)
       say(`seed ${seed}: ${((performance.now() - started) / 1000).toFixed(2)} s`)
       process.stdout.write(`${path}\n`)
-      if (o.showSteps && stepImages.length) {
-        const sheetPath = withSuffix(path, '-steps')
-        await (await contactSheet(stepImages, { labels: stepImages.map((_, i) => String(i + 1)) })).save(sheetPath)
+      const write = async (sheet: DiffusionImage, suffix: string): Promise<void> => {
+        const sheetPath = withSuffix(path, suffix)
+        await sheet.save(sheetPath)
         process.stdout.write(`${sheetPath}\n`)
       }
+      if (o.showSteps && stepImages.length)
+        await write(await contactSheet(stepImages, { labels: stepImages.map((_, i) => String(i + 1)) }), '-steps')
+      const attention = await attentionSheet(result)
+      if (attention) await write(attention, '-attention')
     }
   } finally {
     await pipe.dispose()
