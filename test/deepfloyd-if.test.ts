@@ -141,6 +141,18 @@ test('what does not fit is refused', async () => {
     'ERR_ND_UNSUPPORTED',
     /hires/
   )
+  const freeU = { s1: 0.9, s2: 0.2, b1: 1.5, b2: 1.6 }
+  for (const options of [{ freeU }, { vaeTiling: true }, { attentionMaps: true }]) {
+    const name = new RegExp(Object.keys(options)[0]!)
+    await fails(() => first.txt2img({ prompt, ...options }), 'ERR_ND_UNSUPPORTED', name)
+    const given = { prompt, image: small(), ...options } as never
+    await fails(() => second.superResolution(given), 'ERR_ND_INVALID_ARGUMENT', name)
+  }
+  await fails(
+    () => second.superResolution({ prompt, image: small(), controlImage: small() } as never),
+    'ERR_ND_INVALID_ARGUMENT',
+    /controlImage/
+  )
   await fails(() => second.superResolution({ prompt } as never), 'ERR_ND_INVALID_ARGUMENT', /image/)
   await fails(
     () => second.superResolution({ prompt, image: small(), noiseLevel: 1000 }),
