@@ -10,8 +10,6 @@ namespace {
 }
 
 ClipTextConfig clipTextConfig(const Napi::Object& o) {
-  const std::string activation = string(o, "activation");
-  if (activation != "quick_gelu" && activation != "gelu") wrong("activation", "'quick_gelu' or 'gelu'");
   return {
       .vocabSize = integer(o, "vocabSize"),
       .hiddenSize = integer(o, "hiddenSize"),
@@ -19,7 +17,7 @@ ClipTextConfig clipTextConfig(const Napi::Object& o) {
       .maxPositions = integer(o, "maxPositions"),
       .layers = static_cast<int>(integer(o, "layers")),
       .heads = static_cast<int>(integer(o, "heads")),
-      .activation = activation == "gelu" ? Activation::Gelu : Activation::QuickGelu,
+      .activation = clipActivation(o),
       .layerNormEps = static_cast<float>(number(o, "layerNormEps")),
       .eosTokenId = static_cast<int>(integer(o, "eosTokenId")),
       .projectionDim = integer(o, "projectionDim"),

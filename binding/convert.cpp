@@ -296,6 +296,11 @@ GenerateJob generateJob(const Napi::Object& o) {
   job.latentWidth = integer(o, "latentWidth");
   if (has(o, "timeIds")) job.timeIds = floats(o, "timeIds");
   if (has(o, "timeCond")) job.timeCond = floats(o, "timeCond");
+  if (has(o, "imagePrompts")) {
+    const Napi::Array prompts = array(o, "imagePrompts");
+    for (uint32_t i = 0; i < prompts.Length(); i++)
+      job.imagePrompts.push_back(imagePrompt(prompts.Get(i).As<Napi::Object>()));
+  }
   job.plan = plan(object(o, "plan"));
   for (const PlanRow& row : job.plan.rows)
     if (static_cast<int>(row.guidance.size()) + 1 < job.branches)

@@ -8,6 +8,7 @@
 
 #include <variant>
 
+#include "engine/clip-pixels.h"
 #include "engine/generate.h"
 #include "engine/models/clip.h"
 #include "engine/models/ldm-bert.h"
@@ -48,6 +49,11 @@ using TextConfig = std::variant<ClipTextConfig, LdmBertConfig, T5Config>;
 StepPlan plan(const Napi::Object&);
 TextConfig textConfig(const Napi::Object&);  // convert-text.cpp: { kind, … }
 EncoderInput encoderInput(const Napi::Object&);
+ClipVisionConfig clipVisionConfig(const Napi::Object&);    // convert-clip.cpp
+IpAdapterConfig ipAdapterConfig(const Napi::Object&);      // convert-clip.cpp
+ImagePrompt imagePrompt(const Napi::Object&);              // convert-clip.cpp
+ClipPreprocessing clipPreprocessing(const Napi::Object&);  // convert-clip.cpp
+Activation clipActivation(const Napi::Object&);            // convert-clip.cpp
 UNetConfig unetConfig(const Napi::Object&);
 ControlNetConfig controlNetConfig(const Napi::Object&);  // convert-control.cpp
 T2iAdapterConfig t2iAdapterConfig(const Napi::Object&);

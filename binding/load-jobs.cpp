@@ -37,6 +37,8 @@ class Load : public Job {
       };
     else if (component == "textEncoder")
       text_ = textConfig(config);
+    else if (component == "imageEncoder" || component == "ipAdapter")
+      part_.build = imagePromptBuilder(component, config);
     else
       part_.build = aroundBuilder(component, config);
     part_.adaptable = component == "unet" || component == "textEncoder";

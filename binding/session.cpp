@@ -12,6 +12,8 @@ Napi::Function Session::define(Napi::Env env) {
                      {
                          InstanceMethod<&Session::load>("load"),
                          InstanceMethod<&Session::encodeText>("encodeText"),
+                         InstanceMethod<&Session::encodeImages>("encodeImages"),
+                         InstanceMethod<&Session::unloadIpAdapters>("unloadIpAdapters"),
                          InstanceMethod<&Session::predict>("predict"),
                          InstanceMethod<&Session::vaeEncode>("vaeEncode"),
                          InstanceMethod<&Session::vaeDecode>("vaeDecode"),
@@ -69,6 +71,12 @@ Napi::Value Session::load(const Napi::CallbackInfo& info) {
 }
 Napi::Value Session::encodeText(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] { return submit(adapted(encodeTextJob(info))); });
+}
+Napi::Value Session::encodeImages(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(encodeImagesJob(info)); });
+}
+Napi::Value Session::unloadIpAdapters(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return submit(unloadIpAdaptersJob(info)); });
 }
 Napi::Value Session::predict(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] { return submit(adapted(predictJob(info))); });

@@ -19,9 +19,11 @@ class Session : public Napi::ObjectWrap<Session> {
  private:
   Napi::Value load(const Napi::CallbackInfo&);        // (component, config, files, tensors) → Promise<void>
   Napi::Value encodeText(const Napi::CallbackInfo&);  // (encoder, ids, length) → Promise<{ … }>
-  Napi::Value predict(const Napi::CallbackInfo&);     // (request) → Promise<{ sample, blocks? }>
-  Napi::Value vaeEncode(const Napi::CallbackInfo&);   // (tensor) → Promise<{ mean, logvar }>
-  Napi::Value vaeDecode(const Napi::CallbackInfo&);   // (tensor) → Promise<tensor>
+  Napi::Value encodeImages(const Napi::CallbackInfo&);      // (request) → Promise<{ … }>
+  Napi::Value unloadIpAdapters(const Napi::CallbackInfo&);  // () → Promise<void>
+  Napi::Value predict(const Napi::CallbackInfo&);           // (request) → Promise<{ sample, blocks? }>
+  Napi::Value vaeEncode(const Napi::CallbackInfo&);         // (tensor) → Promise<{ mean, logvar }>
+  Napi::Value vaeDecode(const Napi::CallbackInfo&);         // (tensor) → Promise<tensor>
   Napi::Value loadControl(const Napi::CallbackInfo&);  // (kind, id, config, files, tensors) → Promise<void>
   Napi::Value unloadControl(const Napi::CallbackInfo&);   // (kind, id) → Promise<void>
   Napi::Value predictControl(const Napi::CallbackInfo&);  // (id, request) → Promise<residuals>

@@ -97,6 +97,8 @@ Steering prepare(Context& context, const Models& models, const GenerateJob& job,
                                             .added = added,
                                             .text = text});
   steering.text = unet.prepareText(context, text);
+  addImagePrompts(context, models.ipAdapters, job.imagePrompts, job.branches,
+                  job.prompts * job.imagesPerPrompt, steering.text);
   steering.time = unet.prepareTime(context, timesteps, perRow, added);
   steering.current = unet.oneTime(context, steering.time);
   return steering;

@@ -11,6 +11,8 @@
 #include "engine/conditioning.h"
 #include "engine/control.h"
 #include "engine/denoise.h"
+#include "engine/image-prompts.h"
+#include "engine/models/clip-vision.h"
 #include "engine/models/tiled-autoencoder.h"
 #include "engine/models/unet.h"
 #include "engine/models/unet2d.h"
@@ -25,6 +27,8 @@ struct Models {
   std::unique_ptr<UNet> unet;
   std::unique_ptr<Autoencoder> vae;  // null where the UNet paints pixels
   LatentScaling scaling;
+  std::unique_ptr<ClipVision> imageEncoder;  // IP-Adapter, CLIP scores
+  std::vector<std::unique_ptr<IpAdapter>> ipAdapters;
   std::unique_ptr<Autoencoder> previewVae;  // decodes previews instead of `vae`, where there is one
   LatentScaling previewScaling;
   std::unique_ptr<UNet2d> unconditional;  // instead of all others
@@ -36,8 +40,9 @@ struct GenerateJob {
   int branches = 1;    // 2: without text (or with the negative prompt) first, then with it
   int64_t prompts = 1, imagesPerPrompt = 1;
   int64_t latentHeight = 64, latentWidth = 64;
-  std::vector<float> timeIds;   // [rows, ids], SDXL; else empty
-  std::vector<float> timeCond;  // [timeCondWidth], guidance-distilled models; else empty
+  std::vector<float> timeIds;             // [rows, ids], SDXL; else empty
+  std::vector<float> timeCond;            // [timeCondWidth], guidance-distilled models; else empty
+  std::vector<ImagePrompt> imagePrompts;  // one per IP-Adapter
   StepPlan plan;
   double guidanceRescale = 0;
   std::vector<uint64_t> seeds;  // one, continued over the images, or one per image

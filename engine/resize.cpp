@@ -18,15 +18,28 @@ double sinc(double x) {
 
 double lanczos(double x) { return x >= -3 && x < 3 ? sinc(x) * sinc(x / 3) : 0; }
 
+double cubic(double x) {
+  constexpr double a = -0.5;
+  x = std::fabs(x);
+  if (x < 1) return ((a + 2) * x - (a + 3)) * x * x + 1;
+  if (x < 2) return (((x - 5) * x + 8) * x - 4) * a;
+  return 0;
+}
+
+struct Filter {
+  double (*weight)(double x);
+  double radius;
+};
+
 /// Output pixel i = Σ weight[k] · input[first + k].
 struct Taps {
   int64_t first;
   std::vector<int32_t> weights;
 };
 
-std::vector<Taps> taps(int64_t in, int64_t out) {
+std::vector<Taps> taps(const Filter& filter, int64_t in, int64_t out) {
   const double scale = static_cast<double>(in) / static_cast<double>(out);
-  const double widening = std::max(scale, 1.0), support = 3 * widening;
+  const double widening = std::max(scale, 1.0), support = filter.radius * widening, narrowing = 1 / widening;
   std::vector<Taps> all;
   std::vector<double> weights;
   for (int64_t i = 0; i < out; i++) {
@@ -36,7 +49,7 @@ std::vector<Taps> taps(int64_t in, int64_t out) {
     double sum = 0;
     weights.clear();
     for (int64_t k = first; k < last; k++) {
-      weights.push_back(lanczos((static_cast<double>(k) - center + 0.5) / widening));
+      weights.push_back(filter.weight((static_cast<double>(k) - center + 0.5) * narrowing));
       sum += weights.back();
     }
     Taps t{first, {}};
@@ -53,9 +66,9 @@ uint8_t rounded(int64_t sum) {
   return static_cast<uint8_t>(std::clamp<int64_t>((sum + (1 << (kFraction - 1))) >> kFraction, 0, 255));
 }
 
-Picture resizeColumns(const Picture& x, int64_t width) {
+Picture resizeColumns(const Filter& filter, const Picture& x, int64_t width) {
   Picture y{width, x.height, std::vector<uint8_t>(static_cast<size_t>(width * x.height * 3))};
-  const std::vector<Taps> columns = taps(x.width, width);
+  const std::vector<Taps> columns = taps(filter, x.width, width);
   for (int64_t row = 0; row < x.height; row++)
     for (int64_t i = 0; i < width; i++) {
       const Taps& t = columns[static_cast<size_t>(i)];
@@ -68,9 +81,9 @@ Picture resizeColumns(const Picture& x, int64_t width) {
   return y;
 }
 
-Picture resizeRows(const Picture& x, int64_t height) {
+Picture resizeRows(const Filter& filter, const Picture& x, int64_t height) {
   Picture y{x.width, height, std::vector<uint8_t>(static_cast<size_t>(x.width * height * 3))};
-  const std::vector<Taps> rows = taps(x.height, height);
+  const std::vector<Taps> rows = taps(filter, x.height, height);
   const auto pitch = static_cast<size_t>(x.width * 3);
   std::vector<int64_t> sums(pitch);
   for (int64_t i = 0; i < height; i++) {
@@ -83,6 +96,11 @@ Picture resizeRows(const Picture& x, int64_t height) {
     for (size_t j = 0; j < pitch; j++) y.rgb[static_cast<size_t>(i) * pitch + j] = rounded(sums[j]);
   }
   return y;
+}
+
+Picture resize(const Filter& filter, const Picture& x, int64_t width, int64_t height) {
+  Picture y = x.width == width ? x : resizeColumns(filter, x, width);
+  return y.height == height ? y : resizeRows(filter, y, height);
 }
 
 /// `from` into `to` with its corner at (left, top); what is outside is cut.
@@ -143,8 +161,11 @@ Picture resizePicture(const Picture& x, int64_t width, int64_t height, ResizeMod
 }
 
 Picture resizeLanczos(const Picture& x, int64_t width, int64_t height) {
-  Picture y = x.width == width ? x : resizeColumns(x, width);
-  return y.height == height ? y : resizeRows(y, height);
+  return resize({lanczos, 3}, x, width, height);
+}
+
+Picture resizeBicubic(const Picture& x, int64_t width, int64_t height) {
+  return resize({cubic, 2}, x, width, height);
 }
 
 }  // namespace nd

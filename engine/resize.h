@@ -1,4 +1,4 @@
-// Pictures resized as PIL's Image.resize with LANCZOS does it, to the bit.
+// Pictures resized as PIL's Image.resize with LANCZOS and BICUBIC does it, to the bit.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +16,9 @@ struct Picture {
 /// then rows, with 8 bits in between and weights of 22 fractional bits, as PIL has it. The same size is a
 /// copy.
 Picture resizeLanczos(const Picture& x, int64_t width, int64_t height);
+
+/// The same with the cubic of Keys 1981, a = −1/2.
+Picture resizeBicubic(const Picture& x, int64_t width, int64_t height);
 
 /// How a picture of other proportions becomes width × height: diffusers' resize_mode.
 enum class ResizeMode : uint8_t {

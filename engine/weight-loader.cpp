@@ -133,6 +133,10 @@ WeightPtr WeightLoader::weight(WeightKind kind, const std::vector<TensorRef>& pa
   for (size_t i = 0; i < parts.size(); i++) {
     stored.push_back(tensors_.get(parts[i].name, parts[i].shape));
     tensors.push_back(stored.back());
+    if (parts[i].as) {
+      expect(parts[i].as->count() == parts[i].shape.count(), "as: a shape of as many values");
+      tensors.back().shape = *parts[i].as;
+    }
     if (!edited[i]) continue;
     float* changed = cache_->scratch(i, static_cast<size_t>(parts[i].shape.count()));
     edits_->apply(parts[i].name, stored.back(), changed);

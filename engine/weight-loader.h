@@ -58,6 +58,7 @@ class TensorMap {
 struct TensorRef {
   std::string name;
   Shape shape;
+  std::optional<Shape> as;  // the same values seen under another shape: how the weight takes them
 };
 
 /// What changes stored tensors before they are laid out.
@@ -120,7 +121,9 @@ class WeightLoader {
   WeightPtr table(const std::string& name, int64_t rows, int64_t columns) const;
   WeightPtr vector(const std::string& name, int64_t n) const;
   WeightPtr weight(WeightKind kind, const std::vector<TensorRef>& parts) const;
-  TensorRef tensor(const std::string& name, const Shape& shape) const { return {prefix_ + name, shape}; }
+  TensorRef tensor(const std::string& name, const Shape& shape, std::optional<Shape> as = {}) const {
+    return {prefix_ + name, shape, as};
+  }
 
  private:
   Backend& backend_;

@@ -34,6 +34,8 @@ export interface NativeGenerateJob {
   latentWidth: number
   timeIds?: Float32Array | undefined
   timeCond?: Float32Array | undefined
+  /** One per IP-Adapter. */
+  imagePrompts?: readonly NativeImagePrompt[] | undefined
   plan: StepPlan
   guidanceRescale: number
   seeds: bigint[]
@@ -142,7 +144,27 @@ export interface NativeTextOutput {
   projected?: Tensor
 }
 
-export type NativeComponent = 'textEncoder' | 'unet' | 'vae' | 'previewVae' | 'unconditional'
+export interface NativeImageOutput {
+  /** layers + 1, [B, 1 + patches, width]: where asked for. */
+  hiddenStates?: Tensor[]
+  /** The last but one of them: where asked for. */
+  penultimate?: Tensor
+  lastHiddenState: Tensor
+  pooled: Tensor
+  projected?: Tensor
+}
+
+/** engine/image-prompts.h ImagePrompt. */
+export interface NativeImagePrompt {
+  rows: number
+  images: number
+  states: number
+  embeds: Float32Array
+  scales: Float32Array
+}
+
+export type NativeComponent =
+  'textEncoder' | 'imageEncoder' | 'ipAdapter' | 'unet' | 'vae' | 'previewVae' | 'unconditional'
 
 export interface NativeSession {
   load(
@@ -152,6 +174,16 @@ export interface NativeSession {
     tensors: readonly (readonly [name: string, file: number, stored: string, view?: TensorView | undefined])[]
   ): Promise<void>
   encodeText(encoder: number, ids: Int32Array, length: number, mask?: Uint8Array): Promise<NativeTextOutput>
+  encodeImages(request: {
+    pictures?: readonly NativePicture[]
+    /** engine/clip-pixels.h ClipPreprocessing; with `pictures`. */
+    preprocessing?: object
+    /** Instead of pictures: [B, 3, size, size], normalised. */
+    pixels?: Tensor
+    hiddenStates: 'none' | 'penultimate' | 'all'
+  }): Promise<NativeImageOutput>
+  /** IP-Adapters and the image encoder. */
+  unloadIpAdapters(): Promise<void>
   predict(request: {
     sample: Tensor
     timesteps: Float32Array
@@ -238,6 +270,7 @@ interface Native {
     tensors: { name: string; dtype: string; shape: number[] }[]
     metadata: Record<string, string>
   }
+  /** Whole tensors as float32: for small ones. */
   readTensors(path: string, names: readonly string[]): Record<string, Tensor>
   runPlan(
     plan: StepPlan,

@@ -5,7 +5,7 @@ import { isSdxl, partsOf } from './models/pipeline-classes.js'
 import { paintedChannels } from './tasks.js'
 import type { Txt2ImgModels } from './txt2img.js'
 
-type OfPipeline = Pick<Txt2ImgModels, 'adapters' | 'scheduler' | 'name' | 'hasPreviewVae' | 'tokenizers'>
+type OfPipeline = Pick<Txt2ImgModels, 'adapters' | 'ipAdapters' | 'scheduler' | 'name' | 'hasPreviewVae' | 'tokenizers'>
 
 /** @param own what the folder does not say: the pipeline's present state */
 export const modelsOf = (folder: ModelFolder, own: OfPipeline): Txt2ImgModels => {

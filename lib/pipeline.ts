@@ -21,7 +21,9 @@ import { disposedError, TextEncoder, UNet, Vae } from './components.js'
 import { invalidArgument, unsupported } from './errors.js'
 import { addNoise, type AddNoiseOptions, type AddNoiseResult } from './forward-diffusion.js'
 import { paintTwice } from './hires.js'
+import { loadComponent } from './load-component.js'
 import { knownLoadOptions, type LoadOptions } from './load-options.js'
+import { WithIpAdapters } from './ip-adapter-methods.js'
 import {
   isUnconditional,
   type Component,
@@ -35,7 +37,6 @@ import { isSdxl } from './models/pipeline-classes.js'
 import { isUNet2d } from './models/unet2d.js'
 import type { CheckpointReader } from './models/single-file/checkpoint.js'
 import { loadTokenizer } from './models/tokenizer-source.js'
-import type { ComponentWeights } from './models/weights.js'
 import { outpaintOptions, type OutpaintOptions } from './outpaint.js'
 import { createScheduler, Scheduler } from './schedulers/index.js'
 import {
@@ -74,7 +75,7 @@ export interface TaskOptions {
  * it is decoded.
  * Dispose of it when done: `await pipe.dispose()`, or `await using pipe = …`.
  */
-export class Pipeline {
+export class Pipeline extends WithIpAdapters {
   /** 'cpu' or 'cuda:0', and why 'auto' chose it. */
   readonly device: string
   readonly deviceReason: string
@@ -102,6 +103,7 @@ export class Pipeline {
     scheduler: Scheduler,
     private readonly name: string
   ) {
+    super()
     const owner = { session: () => this.session() }
     const encoders = loadedEncoders(folder).map(
       (e, i) => new TextEncoder(owner, i, { ...e.config }, e.config.maxPositions)
@@ -391,6 +393,12 @@ export class Pipeline {
     return addNoise(options, { session, scheduler: this.scheduler, vae, factor: pixelsPerLatent(vae) })
   }
 
+  protected ipAdapterHost() {
+    const { folder } = this
+    if (isUnconditional(folder)) throw unsupported('Expected a model with text for an IP-Adapter but this one has none')
+    return { owner: { session: () => this.session() }, folder, readHeader }
+  }
+
   /** Bytes held: laid-out weights, and the arena of activations. */
   async memory(): Promise<{ weights: number; activations: number }> {
     return translating(this.session().memory())
@@ -454,6 +462,7 @@ export class Pipeline {
     if (isUnconditional(this.folder)) throw taskError(task, this.tasks, this.folder)
     return modelsOf(this.folder, {
       adapters,
+      ipAdapters: this.ipAdapters,
       scheduler: this.current,
       name: this.name,
       hasPreviewVae: this.hasPreviewVae,
@@ -472,18 +481,3 @@ const readHeader: CheckpointReader = (path) => translatingSync(() => native().re
 
 const loadedEncoders = (folder: ModelFolder | UnconditionalFolder): TextComponent[] =>
   [folder.textEncoder, folder.textEncoder2].filter((e) => e !== null)
-
-const loadComponent = (
-  session: NativeSession,
-  kind: NativeComponent,
-  config: object,
-  weights: ComponentWeights
-): Promise<void> =>
-  translating(
-    session.load(
-      kind,
-      config,
-      weights.files,
-      weights.tensors.map((t) => [t.name, t.file, t.stored, t.view] as const)
-    )
-  )

@@ -3,6 +3,7 @@ import type { CallLora } from './adapters/loras.js'
 import { controlOptionNames, type ControlOptions } from './control-options.js'
 import { invalidArgument } from './errors.js'
 import type { DiffusionImage } from './image.js'
+import type { IpAdapterInput } from './ip-adapter.js'
 import type { Scheduler } from './schedulers/index.js'
 import { checkFreeU, type FreeU } from './free-u.js'
 import { resolveHires, type HiresOptions, type ResolvedHires } from './hires-options.js'
@@ -12,7 +13,7 @@ import { resolveVariation, variationNames, type ResolvedVariation, type Variatio
 import { bool, finite, integerIn, knownKeys, oneOf, pairOfIntegers, seedOf } from './validate.js'
 
 /** diffusers' arguments in camelCase (num_inference_steps is `steps`, num_images_per_prompt is `count`, generator is `seed`). */
-export interface Txt2ImgOptions extends VariationOptions, ControlOptions {
+export interface Txt2ImgOptions extends VariationOptions, ControlOptions, IpAdapterInput {
   /** Several prompts make one batch. */
   prompt?: string | readonly string[]
   /** One for all, or one per prompt; default empty. */
@@ -169,6 +170,9 @@ const known: readonly (keyof Txt2ImgOptions)[] = [
   ...controlOptionNames,
   'hires',
   ...variationNames,
+  'ipAdapterImage',
+  'ipAdapterImageEmbeds',
+  'ipAdapterMasks',
   ...xlOnly
 ]
 

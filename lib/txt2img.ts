@@ -1,12 +1,13 @@
 /** One call of any task: options → plan and conditions → native job → pictures. */
-import { native, version, type NativeGenerateJob } from './binding.js'
+import { native, version, type NativeGenerateJob, type NativeImagePrompt } from './binding.js'
 import type { CallAdapters } from './adapters/loras.js'
 import { attentionMaps, attentionPrompts, type AttentionMaps } from './attention-maps.js'
 import { controlInputs, controlParameters, withControlScales, type ResolvedControls } from './control-options.js'
 import { guidanceEmbedding, pictureTimeIds, promptInput, timeIds, type TextTraits } from './conditions.js'
-import { invalidArgument } from './errors.js'
+import { invalidArgument, unsupported } from './errors.js'
 import type { DiffusionImage } from './image.js'
 import type { PictureTraits, ResolvedPicture } from './img2img-options.js'
+import type { IpAdapters } from './ip-adapter.js'
 import { formatParameters } from './infotext.js'
 import { createScheduler, type Scheduler } from './schedulers/index.js'
 import type { StepPlan } from './step-plan.js'
@@ -48,6 +49,8 @@ export interface GenerationResult {
 export interface Txt2ImgModels extends PictureTraits, TextTraits, PlanTraits {
   readonly adapters: CallAdapters
   readonly scheduler: Scheduler
+  /** What is loaded of them. */
+  readonly ipAdapters: IpAdapters | undefined
   /** Undefined where the model paints pixels. */
   readonly autoencoder: AutoencoderConfig | undefined
   readonly hasPreviewVae: boolean
@@ -94,6 +97,10 @@ export const generate = async (
     throw invalidArgument('preview.vae', "'own', or a pipeline with a preview VAE (loadPreviewVae),", o.previewVae)
   if (o.latents) checkTensor('latents', o.latents, [o.batch, models.latentChannels, latentHeight, latentWidth])
 
+  // Waits only where there are pictures to be read: other calls are in the queue before this one returns.
+  const reading = imagePromptsOf(o, models, guided)
+  const imagePrompts = reading && (await reading)
+  o.signal?.throwIfAborted()
   const job: NativeGenerateJob = {
     prompt: promptInput(o, branches, models, (message) => warnings.push(message)),
     branches,
@@ -103,6 +110,7 @@ export const generate = async (
     latentWidth,
     timeIds: !models.xl ? undefined : picture ? pictureTimeIds(o, guided, picture.scores) : timeIds(o, guided),
     timeCond: models.timeCondWidth > 0 ? guidanceEmbedding(o.guidanceScale, models.timeCondWidth) : undefined,
+    imagePrompts,
     plan,
     guidanceRescale: guided ? o.guidanceRescale : 0,
     seeds: [...o.seeds],
@@ -143,6 +151,21 @@ export const generate = async (
     warnings,
     timings: { ...result.timings, total: (performance.now() - started) / 1000 }
   }
+}
+
+/** For each IP-Adapter. */
+const imagePromptsOf = (
+  o: ResolvedOptions,
+  { ipAdapters }: Txt2ImgModels,
+  guided: boolean
+): Promise<NativeImagePrompt[]> | undefined => {
+  if (o.ipAdapterMasks !== undefined)
+    throw unsupported('ipAdapterMasks is not supported yet; leave it out, or paint with inpaint and a mask')
+  if (ipAdapters) return ipAdapters.prompts(o, guided)
+  for (const name of ['ipAdapterImage', 'ipAdapterImageEmbeds'] as const)
+    if (o[name] !== undefined)
+      throw invalidArgument(name, 'nothing, as no IP-Adapter is loaded (pipe.loadIpAdapter),', o[name])
+  return undefined
 }
 
 const imageSeeds = (

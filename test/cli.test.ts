@@ -49,6 +49,18 @@ test('a picture with its parameters', async () => {
   assert.equal([parameters.width, parameters.height], [64, 64])
 })
 
+test('score: which of the texts a picture shows', async () => {
+  const texts = ['a green tree in the snow', 'a red circle on a blue background']
+  const { status, stdout, stderr } = await cli(['score', 'a.png', ...texts])
+  assert.is(status, 0, stderr)
+  assert.match(stdout, /^ +[\d.]+ +[\d.]+ %  a red circle on a blue background\n +-?[\d.]+ +[\d.]+ %  a green tree/)
+  const json = JSON.parse((await cli(['score', 'a.png', ...texts, '--json'])).stdout) as Record<string, unknown>[]
+  assert.is(json[0]!.text, texts[1])
+  const none = await cli(['score', 'none.png', ...texts])
+  assert.is(none.status, 1)
+  assert.match(none.stderr, /ERR_ND_INVALID_ARGUMENT.*none\.png/)
+})
+
 test('--lora and --embedding', async () => {
   const model = ['a my-style house', '-m', reference('models', 'tiny-sd15'), '--steps', '2', '--seed', '1', '--quiet']
   const lora = reference('loras', 'kohya.safetensors')
@@ -177,13 +189,18 @@ test('options that do not parse', async () => {
     ['x', '--seed', '-1'],
     ['x', '--count', '0'],
     ['x', '--stepps', '3'],
-    [],
     ['x', '--rng', 'gpu']
   ]) {
     const { status, stderr } = await cli(args)
     assert.is(status, 1, args.join(' '))
     assert.match(stderr, /^error: /)
   }
+})
+
+test('a model that paints from text asks for a prompt', async () => {
+  const { status, stderr } = await cli([])
+  assert.is(status, 1)
+  assert.match(stderr, /ERR_ND_INVALID_ARGUMENT: Expected what to paint for prompt/)
 })
 
 test('Ctrl-C ends a picture at once and leaves no file', async () => {

@@ -22,7 +22,7 @@ const workplace = async (name: string, code: string): Promise<string> => {
   for (const [file, background] of Object.entries({
     'photo.png': '#7799bb',
     'mask.png': '#ffffff',
-    'a.png': '#997755'
+    'cat.png': '#997755'
   }))
     if (code.includes(`'${file}'`))
       await sharp({ create: { width: 80, height: 72, channels: 3, background } })

@@ -78,7 +78,7 @@ Tensor TransformerBlock::contextKeysValues(Context& context, const Tensor& text)
   return linear(context, text, crossKv_);
 }
 
-void TransformerBlock::operator()(Context& context, const Tensor& x, const Tensor& keysValues) const {
+void TransformerBlock::operator()(Context& context, const Tensor& x, const Attended& attended) const {
   {
     Arena::Scope scope(context.arena);
     const Tensor qkv = linear(context, layerNorm(context, x, norm1_), selfQkv_);  // [B, L, 3C]
@@ -90,9 +90,17 @@ void TransformerBlock::operator()(Context& context, const Tensor& x, const Tenso
   {
     Arena::Scope scope(context.arena);
     const Tensor q = linear(context, layerNorm(context, x, norm2_), crossQ_);
-    const Tensor keys = columns(context, keysValues, 0, width_);
-    if (context.attentionMaps) context.attentionMaps->record(context, q, keys, heads_);
-    const Tensor mixed = attention(context, q, keys, columns(context, keysValues, width_, width_), heads_);
+    const auto look = [&](const Tensor& keysValues) {
+      return attention(context, q, columns(context, keysValues, 0, width_),
+                       columns(context, keysValues, width_, width_), heads_);
+    };
+    if (context.attentionMaps)
+      context.attentionMaps->record(context, q, columns(context, attended.text, 0, width_), heads_);
+    const Tensor mixed = look(attended.text);
+    for (const Attended::Image& image : attended.images) {
+      Arena::Scope more(context.arena);
+      add(context, mixed, look(image.keysValues), image.scale, &mixed);
+    }
     linear(context, mixed, crossOut_, {.residual = &x, .into = &x});
   }
   Arena::Scope scope(context.arena);
@@ -109,7 +117,7 @@ SpatialTransformer::SpatialTransformer(const WeightLoader& l, int64_t channels, 
     blocks_.emplace_back(l.at("transformer_blocks", i), channels, heads, contextWidth);
 }
 
-void SpatialTransformer::operator()(Context& context, const Tensor& x, const Tensor* keysValues) const {
+void SpatialTransformer::operator()(Context& context, const Tensor& x, const Attended* attended) const {
   Arena::Scope scope(context.arena);
   const Shape tokens = {x.shape[0], x.shape[1] * x.shape[2], x.shape[3]};
   const Tensor h = context.arena.tensor(tokens);
@@ -118,7 +126,7 @@ void SpatialTransformer::operator()(Context& context, const Tensor& x, const Ten
     linear(context, reshape(groupNorm(context, x, norm_), tokens), projIn_, {.into = &h});
   }
   if (context.attentionMaps) context.attentionMaps->begin(x.shape[1], x.shape[2]);
-  for (size_t i = 0; i < blocks_.size(); i++) blocks_[i](context, h, keysValues[i]);
+  for (size_t i = 0; i < blocks_.size(); i++) blocks_[i](context, h, attended[i]);
   linear(context, h, projOut_, {.residual = &x, .into = &x});
 }
 

@@ -44,6 +44,17 @@ class ResnetBlock {
   std::optional<Conv2d> shortcut_;
 };
 
+/// What a cross-attention reads beside x, made once per prompt: keys and values, side by side [B, L,
+/// 2·width].
+struct Attended {
+  struct Image {
+    Tensor keysValues;
+    float scale;
+  };
+  Tensor text;
+  std::vector<Image> images;  // IP-Adapters: attended to apart from the text, and added with their scales
+};
+
 /// diffusers BasicTransformerBlock: x += self(norm1(x)); x += cross(norm2(x), context); x += geglu(norm3(x)).
 class TransformerBlock {
  public:
@@ -51,7 +62,7 @@ class TransformerBlock {
   /// Keys and values of the text, side by side [B, L, 2·width]: made once per prompt.
   Tensor contextKeysValues(Context&, const Tensor& text) const;
   /// x [B, L, width], updated in place.
-  void operator()(Context&, const Tensor& x, const Tensor& keysValues) const;
+  void operator()(Context&, const Tensor& x, const Attended&) const;
 
  private:
   int64_t width_;
@@ -66,8 +77,8 @@ class SpatialTransformer {
   SpatialTransformer(const WeightLoader&, int64_t channels, int heads, int64_t contextWidth, int layers,
                      int groups);
   const std::vector<TransformerBlock>& blocks() const { return blocks_; }
-  /// keysValues: one per block. In place on x [B, H, W, C].
-  void operator()(Context&, const Tensor& x, const Tensor* keysValues) const;
+  /// attended: one per block. In place on x [B, H, W, C].
+  void operator()(Context&, const Tensor& x, const Attended* attended) const;
 
  private:
   Norm norm_;

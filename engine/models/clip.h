@@ -2,6 +2,7 @@
 //   ids [B·L] → embeddings → layers × (x += attention(norm(x)); x += mlp(norm(x))) → final norm [B, L, C].
 #pragma once
 
+#include "engine/models/clip-layer.h"
 #include "engine/models/text-encoder.h"
 
 namespace nd {
@@ -30,15 +31,9 @@ class ClipText final : public TextEncoder {
   const ClipTextConfig& config() const { return config_; }
 
  private:
-  struct Layer {
-    Norm norm1, norm2;
-    Linear qkv, out, up, down;
-  };
-  Tensor layer(Context&, const Layer&, const Tensor& x) const;
-
   ClipTextConfig config_;
   WeightPtr tokens_, positions_;
-  std::vector<Layer> layers_;
+  std::vector<ClipLayer> layers_;
   Norm finalNorm_;
   Linear projection_;
 };

@@ -114,10 +114,10 @@ void UNetEncoder::addKeysValues(Context& context, const Tensor& text, const std:
                                 Text& out) {
   for (const Stage& s : stages)
     if (s.attention)
-      out.push_back(s.attention->contextKeysValues(context, text));
+      out.push_back({s.attention->contextKeysValues(context, text), {}});
     else if (s.transformer)
       for (const TransformerBlock& block : s.transformer->blocks())
-        out.push_back(block.contextKeysValues(context, text));
+        out.push_back({block.contextKeysValues(context, text), {}});
 }
 
 Tensor UNetEncoder::projectText(Context& context, const Tensor& text) const {
@@ -227,7 +227,7 @@ Tensor UNetEncoder::run(Context& context, const Stage& stage, const Tensor& x, c
   const Tensor shift = columns(context, rows, stage.timeColumn, stage.resnet.timeColumns());
   const Tensor y = stage.resnet(context, x, skip, &shift);
   if (stage.transformer) (*stage.transformer)(context, y, text.data() + stage.textIndex);
-  if (stage.attention) (*stage.attention)(context, y, text[static_cast<size_t>(stage.textIndex)]);
+  if (stage.attention) (*stage.attention)(context, y, text[static_cast<size_t>(stage.textIndex)].text);
   return y;
 }
 

@@ -74,8 +74,8 @@ struct AdapterMaps {
 
 class UNetEncoder {
  public:
-  /// Keys and values of every cross-attention, [B, L, 2·width] each.
-  using Text = std::vector<Tensor>;
+  /// For every cross-attention what it reads; in the order down, middle, up.
+  using Text = std::vector<Attended>;
   Text prepareText(Context&, const Tensor& text) const;  // text [B, L, textWidth()]
   /// text [B, L, textWidth()] → [B, L, contextWidth].
   Tensor projectText(Context&, const Tensor& text) const;

@@ -15,6 +15,7 @@ import { printInspection } from './inspect.js'
 import { addModeOptions } from './modes.js'
 import { noise, type NoiseOptions } from './noise.js'
 import { paint, type PaintOptions } from './paint.js'
+import { printScores, type ScoreOptions } from './score.js'
 import { roundtripCommand } from './roundtrip-command.js'
 import { serveCommand } from './serve-command.js'
 import { packageVersion } from './version.js'
@@ -102,6 +103,17 @@ program
   .description('print what this machine offers: CPU, instruction sets, GPU, versions')
   .option('--json', 'as JSON')
   .action((options: { json?: boolean }) => printInspection(options.json ?? false))
+
+program
+  .command('score')
+  .description('print how well a picture goes with texts (CLIP score: 100 times the cosine), best first')
+  .argument('<image>', 'a picture')
+  .argument('<texts...>', 'what it may show')
+  .option('-m, --model <source>', "'postcard' (bundled) or the folder of a CLIPModel", 'postcard')
+  .option('--device <name>', "'auto', 'cpu' or 'cuda'", 'auto')
+  .option('--threads <number>', 'CPU threads (default: the physical cores)', countArgument)
+  .option('--json', 'as JSON')
+  .action((image: string, texts: string[], options: ScoreOptions) => printScores(image, texts, options))
 
 /** One line, with the code where there is one. */
 const describe = (error: unknown): string => {

@@ -40,10 +40,11 @@ export interface Header {
 /** Reads and checks one; the native binding's readHeader. */
 export type HeaderReader = (path: string) => Header | Promise<Header>
 
-export type ComponentKind = TextEncoderKind | 'unet' | 'unet2d' | 'vae'
+export type ComponentKind = TextEncoderKind | 'clip-vision' | 'unet' | 'unet2d' | 'vae'
 
 const baseNames: Record<ComponentKind, string> = {
   'clip-text': 'model', // transformers
+  'clip-vision': 'model',
   'ldm-bert': 'model',
   t5: 'model',
   unet: 'diffusion_pytorch_model',
@@ -56,7 +57,7 @@ const oldAttention: Record<string, string> = { query: 'to_q', key: 'to_k', value
 /**
  * The present name of a stored tensor, or undefined for one that no model here reads. Files of 2022 call the
  * projections of attention over pixels query, key, value and proj_attn; text encoders are found with and without the prefix
- * "text_model." and with a position_ids buffer; a whole CLIPModel also has its vision tower.
+ * "text_model." and with a position_ids buffer; a whole CLIPModel has both towers.
  */
 export const canonicalName = (kind: ComponentKind, stored: string): string | undefined => {
   if (kind === 'vae' || kind === 'unet2d')
@@ -65,6 +66,7 @@ export const canonicalName = (kind: ComponentKind, stored: string): string | und
       (_, module: string, old: string, field: string) => module + oldAttention[old]! + field
     )
   if (kind === 't5' && stored === 'encoder.embed_tokens.weight') return 'shared.weight' // the same table, twice
+  if (kind === 'clip-vision') return /^(vision_model|visual_projection)\./.test(stored) ? stored : undefined
   if (kind !== 'clip-text') return stored
   if (stored.endsWith('position_ids')) return undefined
   if (/^(text_model|text_projection)\./.test(stored)) return stored

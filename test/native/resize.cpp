@@ -1,8 +1,11 @@
 // Resizing against Pillow's own output, byte for byte.
 #include "engine/resize.h"
 
+#include <cmath>
 #include <cstring>
+#include <utility>
 
+#include "engine/clip-pixels.h"
 #include "engine/safetensors.h"
 #include "test/native/check.h"
 
@@ -25,6 +28,30 @@ ND_TEST("resize: Lanczos as Pillow, enlarging, shrinking, one side only") {
     const nd::Picture out = nd::resizeLanczos(in, expected.width, expected.height);
     CHECK(out.width == expected.width && out.height == expected.height);
     CHECK(out.rgb == expected.rgb);
+  }
+}
+
+ND_TEST("resize: bicubic as Pillow") {
+  const auto file = nd::SafetensorsFile::open(ndtest::reference("pil-bicubic.safetensors"));
+  for (const char* name : {"0", "1", "2", "3", "4"}) {
+    const nd::Picture in = picture(*file, std::string(name) + ".in"),
+                      expected = picture(*file, std::string(name) + ".out");
+    CHECK(nd::resizeBicubic(in, expected.width, expected.height).rgb == expected.rgb);
+  }
+}
+
+ND_TEST("clip pixels: shortest edge, centre crop, black around small pictures, normalised") {
+  const auto file = nd::SafetensorsFile::open(ndtest::reference("pil-bicubic.safetensors"));
+  for (const auto& [name, edge] : {std::pair{"clip0", 24}, {"clip1", 24}, {"clip2", 24}, {"clip3", 17}}) {
+    nd::ClipPreprocessing settings;
+    settings.shortestEdge = edge;
+    settings.cropHeight = settings.cropWidth = 24;
+    const nd::ClipPixels out = nd::clipPixels(picture(*file, std::string(name) + ".in"), settings);
+    const nd::HostTensor expected = file->tensor(std::string(name) + ".pixels");
+    CHECK(out.width == 24 && out.height == 24);
+    CHECK(out.values.size() == static_cast<size_t>(expected.shape.count()));
+    const auto* values = static_cast<const float*>(expected.data);
+    for (size_t i = 0; i < out.values.size(); i++) CHECK(std::fabs(out.values[i] - values[i]) < 1e-6f);
   }
 }
 

@@ -25,7 +25,12 @@ const models: Readonly<Record<string, Make>> = {
   'ddpm-cat-256': tiny('tiny-ddpm'),
   './ldm-text2im-large-256': tiny('tiny-ldm-bert'),
   'lllyasviel/control_v11p_sd15_canny': tiny('tiny-controlnet-sd15'),
-  taesd: tiny('tiny-taesd')
+  taesd: tiny('tiny-taesd'),
+  'v1-5-pruned-emaonly.safetensors': tiny('tiny-sd15'), // a folder as well
+  'models/ip-adapter-plus_sd15.safetensors': tiny('tiny-ip-adapter-plus.safetensors'),
+  'models/image_encoder': tiny('tiny-clip-vision'),
+  'watercolour.safetensors': (path) => symlinkSync(reference('loras', 'kohya.safetensors'), path),
+  'more-details.safetensors': (path) => symlinkSync(reference('loras', 'peft.safetensors'), path)
 }
 
 /** Puts the models that a program names into `folder`, and says which they are. */

@@ -44,6 +44,6 @@ const javaScript = (code: string): string =>
 export const small = (code: string): string =>
   code
     .replace(/\b([sS]teps: )\d+/g, (_, name: string) => `${name}4`)
-    .replace(/\b(512|768|1024|2048)\b/g, '64')
-    .replace(/\b256\b/g, '32')
-    .replace(/\b128\b/g, '16')
+    .replace(/(?<![\w-])(512|768|1024|2048)\b/g, '64')
+    .replace(/(?<![\w-])256\b/g, '32')
+    .replace(/(?<![\w-])128\b/g, '16')
