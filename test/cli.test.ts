@@ -53,7 +53,7 @@ test('score: which of the texts a picture shows', async () => {
   const texts = ['a green tree in the snow', 'a red circle on a blue background']
   const { status, stdout, stderr } = await cli(['score', 'a.png', ...texts])
   assert.is(status, 0, stderr)
-  assert.match(stdout, /^ +[\d.]+ +[\d.]+ %  a red circle on a blue background\n +-?[\d.]+ +[\d.]+ %  a green tree/)
+  assert.match(stdout, /^ +[\d.]+ +[\d.]+ % {2}a red circle on a blue background\n +-?[\d.]+ +[\d.]+ % {2}a green tree/)
   const json = JSON.parse((await cli(['score', 'a.png', ...texts, '--json'])).stdout) as Record<string, unknown>[]
   assert.is(json[0]!.text, texts[1])
   const none = await cli(['score', 'none.png', ...texts])

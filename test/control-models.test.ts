@@ -150,7 +150,7 @@ test('bgr and global_pool_conditions', async () => {
     close(means.downBlockResiduals[i]!, { data: mean, shape: [b, c, 1, 1] }, 2e-6, `mean ${i}`)
   })
   // Given back to the UNet they are for the whole map; the branch without the prompt is left alone.
-  const { picture, ...unet } = request
+  const unet = { ...request, picture: undefined }
   const residuals = { down: means.downBlockResiduals, mid: means.midBlockResidual }
   const spread = (t: Tensor, like: Tensor): Tensor => {
     const [, , h, w] = like.shape as [number, number, number, number]

@@ -58,6 +58,7 @@ test('SD1: the tiny model', async () => {
     midAttention: true,
     midHeads: 4,
     midTransformerLayers: 1,
+    midResnets: 2,
     normGroups: 8,
     normEps: 1e-5,
     convInKernel: 3,

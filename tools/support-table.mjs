@@ -1,6 +1,6 @@
 // node tools/support-table.mjs [--write]: docs/supported.md, made from the registries of the built library. test/docs.test.ts
 // holds that the file is what this prints.
-import { readFileSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { schedulerClasses } from '../dist/schedulers/index.js'
 import { samplerLabels, scheduleTypeNames } from '../dist/schedulers/labels.js'

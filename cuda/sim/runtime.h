@@ -103,8 +103,8 @@ struct Range {
   const char *first = nullptr, *end = nullptr;
 };
 Range findAllocation(const void* at);
-/// Memory that was not got from cudaMalloc becomes the device's; what follows on a registered part joins it. False
-/// beyond the limit.
+/// Memory that was not got from cudaMalloc becomes the device's; what follows on a registered part joins it.
+/// False beyond the limit.
 bool addMemory(void* at, size_t bytes);
 void removeMemory(void* at, size_t bytes);
 /// Bytes that cudaMalloc gives in all; tests of memory shortage lower it.
