@@ -9,7 +9,7 @@
 namespace nd {
 
 /// engine/backend.h's Activation, value for value (cpu-backend.cpp asserts it).
-enum class Act : int { None, Silu, Gelu, QuickGelu, Relu };
+enum class Act : int { None, Silu, Gelu, QuickGelu, Relu, GeluTanh };
 
 /// How a matrix weight's elements are stored.
 enum class WeightFormat : uint8_t { F32, F16, BF16 };
@@ -91,6 +91,8 @@ struct AttentionTask {
   int headDim;
   float scale;  // of the scores, times log₂ e
   bool causal;
+  const float* bias;  // of the first query, [queries] rows `biasStride` apart, one value per key; or null
+  int64_t biasStride;
   float* y;  // [queries] rows of d, `yStride` apart
   int64_t yStride;
   float* scratch;  // attentionScratch() floats, 64-byte aligned
@@ -105,7 +107,7 @@ struct NormApply {
   int64_t yStride;
   int64_t rows, channels;
   const float *mean, *scale, *offset;  // [channels]
-  Act act;                             // None or Silu
+  Act act;                             // None, Silu or Gelu
 };
 
 /// y = gamma · (x − μ) / sqrt(σ² + epsilon) + beta, per row (norm.h).
@@ -115,8 +117,9 @@ struct LayerNormRows {
   float* y;  // may be x
   int64_t yStride;
   int64_t rows, width;
-  const float *gamma, *beta;  // [width]
+  const float *gamma, *beta;  // [width]; beta may be null
   float epsilon;
+  bool centred;  // else μ = 0
 };
 
 struct KernelTable {
