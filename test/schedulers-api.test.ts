@@ -364,6 +364,8 @@ test('createScheduler takes the model’s config over, as from_config does', () 
     solver_type: 'bh1'
   }).toJSON()
   assert.is(createScheduler('DPMSolverMultistepScheduler', unipc).config['solverType'], 'midpoint')
+  const fixed = { ...sd, variance_type: 'fixed_small' } // DDPM's
+  assert.is(createScheduler('DPM++ 2M SDE', fixed).config['varianceType'], 'fixed_small')
   assert.match(createScheduler('DDIMScheduler', { ...stable, odd_key: 1 }).warnings.join(), /odd_key/)
   fails(() => createScheduler({ _class_name: 'DDIMScheduler', beta_start: 'x' }), /betaStart/)
 })

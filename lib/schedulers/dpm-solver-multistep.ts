@@ -31,8 +31,10 @@ export const dpmSolverOptions = {
   lowerOrderFinal: flag(true),
   eulerAtFinal: flag(false),
   lambdaMinClipped: extended(-Infinity),
-  /** Where the model also predicts a variance: it is not used. */
-  varianceType: maybe(choice('learned', ['learned', 'learned_range'])),
+  /** A predicted variance is not used. DDPMScheduler's fixed ones come along where its config is given to another class. */
+  varianceType: maybe(
+    choice('learned', ['learned', 'learned_range', 'fixed_small', 'fixed_small_log', 'fixed_large', 'fixed_large_log'])
+  ),
   ...spacingOptions('linspace')
 }
 export const dpmSolverMultistepOptions = {
