@@ -204,6 +204,8 @@ UNetConfig unetConfig(const Napi::Object& o) {
         .upHeads = static_cast<int>(integer(l, "upHeads")),
         .upTransformerLayers = static_cast<int>(integer(l, "upTransformerLayers")),
         .contextWidth = integer(l, "contextWidth"),
+        .onlyCross = boolean(l, "onlyCross"),
+        .upOnlyCross = boolean(l, "upOnlyCross"),
     });
   }
   c.midResnets = static_cast<int>(integer(o, "midResnets"));
@@ -220,6 +222,7 @@ UNetConfig unetConfig(const Napi::Object& o) {
   c.timeCondWidth = integer(o, "timeCondWidth");
   c.addedTimeWidth = integer(o, "addedTimeWidth");
   c.addedInputWidth = integer(o, "addedInputWidth");
+  c.classEmbeds = integer(o, "classEmbeds");
   if (has(o, "pixel")) {
     const Napi::Object p = object(o, "pixel");
     c.addedKv = boolean(p, "addedKv");
@@ -312,11 +315,19 @@ GenerateJob generateJob(const Napi::Object& o) {
   if (has(o, "picture")) job.picture = pictureInput(object(o, "picture"));
   if (has(o, "upscale")) {
     const Napi::Object u = object(o, "upscale");
-    JsTensor low = tensor(u, "low");
-    if (low.shape.rank != 4) wrong("low", "a tensor [n, C, height, width]");
-    job.upscale =
-        UpscaleInput{std::move(low.data), low.shape[2],       low.shape[3],
-                     number(u, "alpha"),  number(u, "sigma"), static_cast<float>(number(u, "noiseLevel"))};
+    UpscaleInput in{.enlarges = boolean(u, "enlarges"),
+                    .alpha = number(u, "alpha"),
+                    .sigma = number(u, "sigma"),
+                    .noiseLevel = static_cast<float>(number(u, "noiseLevel"))};
+    if (has(u, "pictures")) {
+      in.pictures = pictures(array(u, "pictures"), "pictures");
+    } else {
+      JsTensor low = tensor(u, "low");
+      if (low.shape.rank != 4) wrong("low", "a tensor [n, C, height, width]");
+      in.low = std::move(low.data);
+      in.height = low.shape[2], in.width = low.shape[3];
+    }
+    job.upscale = std::move(in);
   }
   if (has(o, "controls")) job.controls = controlInputs(o, "controls");
   for (const PlanRow& row : job.plan.rows)

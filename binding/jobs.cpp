@@ -94,7 +94,7 @@ class Predict : public Job {
     if (needsAdded && (added_.textEmbeds.empty() || added_.timeIds.empty()))
       throw Error(ErrorCode::InvalidArgument,
                   "Expected added.textEmbeds and added.timeIds for this UNet (SDXL) but received none");
-    const bool perSample = needsAdded || unet.poolsText() || unet.config().classTimestep;
+    const bool perSample = needsAdded || unet.poolsText() || unet.config().takesNoiseLevel();
     if (timesteps_.size() == 1 && (perSample || !added_.timeCond.empty()))
       timesteps_.assign(static_cast<size_t>(in[0]), timesteps_[0]);
 

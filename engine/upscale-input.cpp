@@ -25,36 +25,64 @@ void enlarge(const float* from, int64_t height, int64_t width, float* to, int64_
   }
 }
 
+/// RGB bytes as [n, 3, h, w] in −1..1, diffusers' VaeImageProcessor.
+void readPictures(UpscaleInput& in, int64_t height, int64_t width) {
+  in.height = height, in.width = width;
+  const auto plane = static_cast<size_t>(height * width);
+  in.low.resize(in.pictures.size() * 3 * plane);
+  for (size_t n = 0; n < in.pictures.size(); n++) {
+    const Picture picture = resizeBicubic(in.pictures[n], width, height);
+    for (size_t i = 0; i < plane; i++)
+      for (size_t c = 0; c < 3; c++)
+        in.low[(n * 3 + c) * plane + i] = 2 * (static_cast<float>(picture.rgb[i * 3 + c]) / 255) - 1;
+  }
+}
+
 }  // namespace
 
-PreparedPicture prepareUpscale(const UpscaleInput& in, const PictureTarget& target, int64_t channels,
+PreparedPicture prepareUpscale(UpscaleInput in, const PictureTarget& target, int64_t channels,
                                int64_t perPrompt, BatchNoise& noise) {
+  if (!in.pictures.empty()) readPictures(in, target.height, target.width);
+  if (!in.enlarges && (in.height != target.height || in.width != target.width))
+    throw Error(
+        ErrorCode::InvalidArgument,
+        format("Expected small pictures of %lld × %lld, as large as the latents, but received %lld × %lld",
+               static_cast<long long>(target.width), static_cast<long long>(target.height),
+               static_cast<long long>(in.width), static_cast<long long>(in.height)));
   const auto plane = static_cast<size_t>(target.height * target.width),
-             each = plane * static_cast<size_t>(channels);
+             each = plane * static_cast<size_t>(target.extraChannels);
   const auto small = static_cast<size_t>(in.height * in.width),
-             eachSmall = small * static_cast<size_t>(channels);
+             eachSmall = small * static_cast<size_t>(target.extraChannels);
   const auto batch = static_cast<size_t>(target.batch);
   const size_t pictures = eachSmall ? in.low.size() / eachSmall : 0;
-  if (pictures * eachSmall != in.low.size() ||
+  if (pictures == 0 || pictures * eachSmall != in.low.size() ||
       (pictures != 1 && pictures * static_cast<size_t>(perPrompt) != batch))
     throw Error(ErrorCode::InvalidArgument,
                 format("Expected one picture, or one per prompt (%lld), but received %zu",
                        static_cast<long long>(target.batch / perPrompt), pictures));
+  const size_t draws = in.enlarges ? batch : pictures;  // of the small picture's noise
+  std::vector<float> added(draws * each);
+  const auto drawAdded = [&] {
+    noise.draw(added.data(), static_cast<int64_t>(draws), static_cast<int64_t>(each));
+  };
+  if (!in.enlarges) drawAdded();
   PreparedPicture out;
   out.noise.assign(target.latents.begin(), target.latents.end());
   if (out.noise.empty()) {
-    out.noise.resize(batch * each);
-    noise.draw(out.noise.data(), target.batch, static_cast<int64_t>(each));
+    const int64_t painted = channels * static_cast<int64_t>(plane);
+    out.noise.resize(batch * static_cast<size_t>(painted));
+    noise.draw(out.noise.data(), target.batch, painted);
   }
-  std::vector<float> added(batch * each);
-  noise.draw(added.data(), target.batch, static_cast<int64_t>(each));
+  if (in.enlarges) drawAdded();
+  std::vector<float> large(each);
   for (size_t b = 0; b < batch; b++) {
-    const float* low = in.low.data() + (pictures == 1 ? 0 : b / static_cast<size_t>(perPrompt)) * eachSmall;
-    std::vector<float> large(each);
-    for (size_t c = 0; c < static_cast<size_t>(channels); c++)
+    const size_t picture = pictures == 1 ? 0 : b / static_cast<size_t>(perPrompt);
+    const float* low = in.low.data() + picture * eachSmall;
+    const float* own = added.data() + (in.enlarges ? b : picture) * each;
+    for (size_t c = 0; c < static_cast<size_t>(target.extraChannels); c++)
       enlarge(low + c * small, in.height, in.width, large.data() + c * plane, target.height, target.width);
     for (size_t i = 0; i < each; i++)
-      out.extra.push_back(static_cast<float>(in.alpha * large[i] + in.sigma * added[b * each + i]));
+      out.extra.push_back(static_cast<float>(in.alpha * large[i] + in.sigma * own[i]));
   }
   const std::vector<float> once = out.extra;
   for (int k = 1; k < target.branches; k++) out.extra.insert(out.extra.end(), once.begin(), once.end());

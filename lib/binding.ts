@@ -58,7 +58,16 @@ export interface NativeGenerateJob {
       }
     | undefined
   /** engine/upscale-input.h UpscaleInput. */
-  upscale?: { low: Tensor; alpha: number; sigma: number; noiseLevel: number } | undefined
+  upscale?:
+    | {
+        enlarges: boolean
+        low?: Tensor | undefined
+        pictures?: readonly NativePicture[] | undefined
+        alpha: number
+        sigma: number
+        noiseLevel: number
+      }
+    | undefined
   /** ControlNets and T2I-Adapters, engine/control.h; the plan's rows have their strengths. */
   controls?: readonly NativeControl[] | undefined
   guess?: boolean | undefined

@@ -330,12 +330,10 @@ export class Pipeline extends WithIpAdapters {
     })
   }
 
-  /** A small picture at the model's size (stages of a cascade: IFSuperResolutionPipeline). @throws as txt2img */
+  /** A small picture made large: IFSuperResolutionPipeline (to the model's size), StableDiffusionUpscalePipeline (×4). @throws as txt2img */
   async superResolution(options: SuperResolutionOptions): Promise<GenerationResult> {
     return this.call('superResolution', options, async (o, models) => {
-      const { className, config } = this.folder.noisingScheduler!
-      const noising = createScheduler({ ...config, _class_name: className })
-      const call = await resolveSuperResolution(o, models, noising)
+      const call = await resolveSuperResolution(o, models, this.folder)
       return generate(call.options, models, undefined, undefined, call.upscale)
     })
   }

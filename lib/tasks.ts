@@ -16,6 +16,10 @@ export const paintedChannels = ({ vae, unet, className }: AnyFolder): number => 
   return upscales ? Math.floor(unet.config.inChannels / 2) : unet.config.inChannels
 }
 
+/** Of the small picture, beside what is painted. */
+const smallPictureChannels = (folder: AnyFolder): number =>
+  folder.vae ? folder.vae.config.inChannels : paintedChannels(folder)
+
 /**
  * With L latent channels, a UNet of L input channels paints and repaints, one of 2L + 1 (latents, mask, masked picture)
  * inpaints, one of 2L (latents, picture) is InstructPix2Pix's. SDXL's refiner paints from pictures only. None: unknown.
@@ -28,7 +32,7 @@ export const tasksOf = (folder: AnyFolder): readonly Task[] => {
     return outChannels === inChannels || outChannels === 2 * inChannels ? ['unconditional'] : []
   const only = partsOf(folder.className).tasks
   if (only) {
-    const expected = only.includes('superResolution') ? 2 * latentChannels : latentChannels
+    const expected = latentChannels + (only.includes('superResolution') ? smallPictureChannels(folder) : 0)
     // Twice the channels: the variance, too, is predicted.
     const variance = folder.vae === null && outChannels === 2 * latentChannels
     return inChannels === expected && (outChannels === latentChannels || variance) ? only : []

@@ -60,16 +60,21 @@ Tensor ResnetBlock::consume(Context& context, const Tensor& x, const Tensor* int
   return conv2d(context, h, conv2_, {.residual = &y, .into = &y});
 }
 
-TransformerBlock::TransformerBlock(const WeightLoader& l, int64_t width, int heads, int64_t contextWidth)
+TransformerBlock::TransformerBlock(const WeightLoader& l, int64_t width, int heads, int64_t contextWidth,
+                                   bool onlyCross)
     : width_(width),
       heads_(heads),
+      onlyCross_(onlyCross),
       norm1_(l.norm("norm1", width, 1e-5f)),
       norm2_(l.norm("norm2", width, 1e-5f)),
       norm3_(l.norm("norm3", width, 1e-5f)),
-      selfQkv_(l.linears({"attn1.to_q", "attn1.to_k", "attn1.to_v"}, width, width, false)),
+      selfQkv_(onlyCross ? l.linear("attn1.to_q", width, width, false)
+                         : l.linears({"attn1.to_q", "attn1.to_k", "attn1.to_v"}, width, width, false)),
       selfOut_(l.linear("attn1.to_out.0", width, width)),
       crossQ_(l.linear("attn2.to_q", width, width, false)),
-      crossKv_(l.linears({"attn2.to_k", "attn2.to_v"}, contextWidth, width, false)),
+      crossKv_(onlyCross ? l.linears({"attn2.to_k", "attn2.to_v", "attn1.to_k", "attn1.to_v"}, contextWidth,
+                                     width, false)
+                         : l.linears({"attn2.to_k", "attn2.to_v"}, contextWidth, width, false)),
       crossOut_(l.linear("attn2.to_out.0", width, width)),
       up_(l.geglu("ff.net.0.proj", width, 4 * width)),
       down_(l.linear("ff.net.2", 4 * width, width)) {}
@@ -81,10 +86,12 @@ Tensor TransformerBlock::contextKeysValues(Context& context, const Tensor& text)
 void TransformerBlock::operator()(Context& context, const Tensor& x, const Attended& attended) const {
   {
     Arena::Scope scope(context.arena);
-    const Tensor qkv = linear(context, layerNorm(context, x, norm1_), selfQkv_);  // [B, L, 3C]
+    const Tensor qkv = linear(context, layerNorm(context, x, norm1_), selfQkv_);  // [B, L, 3C] or [B, L, C]
+    const Tensor& from = onlyCross_ ? attended.text : qkv;
+    const int64_t keys = onlyCross_ ? 2 * width_ : width_;
     const Tensor mixed =
-        attention(context, columns(context, qkv, 0, width_), columns(context, qkv, width_, width_),
-                  columns(context, qkv, 2 * width_, width_), heads_);
+        attention(context, columns(context, qkv, 0, width_), columns(context, from, keys, width_),
+                  columns(context, from, keys + width_, width_), heads_);
     linear(context, mixed, selfOut_, {.residual = &x, .into = &x});
   }
   {
@@ -109,12 +116,12 @@ void TransformerBlock::operator()(Context& context, const Tensor& x, const Atten
 }
 
 SpatialTransformer::SpatialTransformer(const WeightLoader& l, int64_t channels, int heads,
-                                       int64_t contextWidth, int layers, int groups)
+                                       int64_t contextWidth, int layers, int groups, bool onlyCross)
     : norm_(l.norm("norm", channels, 1e-6f, groups)),
       projIn_(l.linear("proj_in", channels, channels)),
       projOut_(l.linear("proj_out", channels, channels)) {
   for (int i = 0; i < layers; i++)
-    blocks_.emplace_back(l.at("transformer_blocks", i), channels, heads, contextWidth);
+    blocks_.emplace_back(l.at("transformer_blocks", i), channels, heads, contextWidth, onlyCross);
 }
 
 void SpatialTransformer::operator()(Context& context, const Tensor& x, const Attended* attended) const {

@@ -45,7 +45,7 @@ class ResnetBlock {
 };
 
 /// What a cross-attention reads beside x, made once per prompt: keys and values, side by side [B, L,
-/// 2·width].
+/// 2·width] (of the text for both attentions of a block that has no self-attention, [B, L, 4·width]).
 struct Attended {
   struct Image {
     Tensor keysValues;
@@ -56,10 +56,11 @@ struct Attended {
 };
 
 /// diffusers BasicTransformerBlock: x += self(norm1(x)); x += cross(norm2(x), context); x += geglu(norm3(x)).
+/// With onlyCross (only_cross_attention) the first attention, too, reads the context.
 class TransformerBlock {
  public:
-  TransformerBlock(const WeightLoader&, int64_t width, int heads, int64_t contextWidth);
-  /// Keys and values of the text, side by side [B, L, 2·width]: made once per prompt.
+  TransformerBlock(const WeightLoader&, int64_t width, int heads, int64_t contextWidth, bool onlyCross);
+  /// Keys and values of the text, side by side: made once per prompt. See Attended.
   Tensor contextKeysValues(Context&, const Tensor& text) const;
   /// x [B, L, width], updated in place.
   void operator()(Context&, const Tensor& x, const Attended&) const;
@@ -67,15 +68,16 @@ class TransformerBlock {
  private:
   int64_t width_;
   int heads_;
+  bool onlyCross_;
   Norm norm1_, norm2_, norm3_;
-  Linear selfQkv_, selfOut_, crossQ_, crossKv_, crossOut_, up_, down_;
+  Linear selfQkv_ /* the queries alone where onlyCross */, selfOut_, crossQ_, crossKv_, crossOut_, up_, down_;
 };
 
 /// diffusers Transformer2DModel: x + proj_out(blocks(proj_in(norm(x)))).
 class SpatialTransformer {
  public:
   SpatialTransformer(const WeightLoader&, int64_t channels, int heads, int64_t contextWidth, int layers,
-                     int groups);
+                     int groups, bool onlyCross);
   const std::vector<TransformerBlock>& blocks() const { return blocks_; }
   /// attended: one per block. In place on x [B, H, W, C].
   void operator()(Context&, const Tensor& x, const Attended* attended) const;

@@ -34,7 +34,8 @@ UNetEncoder::Stage UNetEncoder::makeResnet(const WeightLoader& l, int64_t in, in
 }
 
 UNetEncoder::Stage UNetEncoder::makeStage(const WeightLoader& l, int64_t i, int64_t in, int64_t out,
-                                          int heads, int layers, int64_t contextWidth, bool middle) {
+                                          int heads, int layers, int64_t contextWidth, bool onlyCross,
+                                          bool middle) {
   Stage stage =
       makeResnet(l.at("resnets", i), in, out, middle ? config_.midOutputScale : config_.outputScale);
   if (heads > 0 && config_.addedKv) {
@@ -44,7 +45,8 @@ UNetEncoder::Stage UNetEncoder::makeStage(const WeightLoader& l, int64_t i, int6
                                   config_.normText, middle ? config_.midTextOnly : config_.textOnly});
     textCount_++;
   } else if (heads > 0) {
-    stage.transformer.emplace(l.at("attentions", i), out, heads, contextWidth, layers, config_.normGroups);
+    stage.transformer.emplace(l.at("attentions", i), out, heads, contextWidth, layers, config_.normGroups,
+                              onlyCross);
     textCount_ += layers;
   }
   return stage;
@@ -68,6 +70,7 @@ UNetEncoder::UNetEncoder(const UNetConfig& c, const WeightLoader& l) : config_(c
     class1_ = l.linear("class_embedding.linear_1", first, timeWidth);
     class2_ = l.linear("class_embedding.linear_2", timeWidth, timeWidth);
   }
+  if (c.classEmbeds) classTable_ = l.table("class_embedding.weight", c.classEmbeds, timeWidth);
   if (c.encoderWidth)
     encoderProjection_ = l.linear("encoder_hid_proj", c.encoderWidth, levels[0].contextWidth);
   if (c.textPoolHeads) textPooling_.emplace(l.at("add_embedding"), textWidth(), timeWidth, c.textPoolHeads);
@@ -80,7 +83,7 @@ UNetEncoder::UNetEncoder(const UNetConfig& c, const WeightLoader& l) : config_(c
     Block block;
     for (int j = 0; j < level.resnets; j++) {
       block.stages.push_back(makeStage(at, j, channels, level.channels, level.heads, level.transformerLayers,
-                                       level.contextWidth));
+                                       level.contextWidth, level.onlyCross));
       channels = level.channels;
       skipChannels_.push_back(channels);
     }
@@ -100,7 +103,7 @@ UNetEncoder::UNetEncoder(const UNetConfig& c, const WeightLoader& l) : config_(c
     const bool attends = c.midAttention && j == 0;
     mid_.push_back(makeStage(mid, j, channels, channels, attends ? c.midHeads : 0,
                              attends ? c.midTransformerLayers : 0, levels.back().contextWidth,
-                             /*middle=*/true));
+                             /*onlyCross=*/false, /*middle=*/true));
   }
 }
 
@@ -185,13 +188,23 @@ UNetEncoder::Time UNetEncoder::prepareTime(Context& context, std::span<const flo
     for (int64_t r = 0; r < count; r++) of.push_back(static_cast<int32_t>(r % perRow));
     embedding = add(context, embedding, gatherRows(context, rows, of));
   };
+  if (config_.takesNoiseLevel() && static_cast<int64_t>(added.noiseLevel.size()) != perRow)
+    throw Error(ErrorCode::InvalidArgument,
+                format("Expected a noise level for each of %lld batch entries (a UNet with class embeddings) "
+                       "but received %zu",
+                       static_cast<long long>(perRow), added.noiseLevel.size()));
+  if (config_.classEmbeds) {
+    std::vector<int32_t> levels;
+    for (const float level : added.noiseLevel) {
+      if (level < 0 || level >= static_cast<float>(config_.classEmbeds) || level != std::floor(level))
+        throw Error(ErrorCode::InvalidArgument,
+                    format("Expected a whole noise level from 0 to %lld (num_class_embeds) but received %g",
+                           static_cast<long long>(config_.classEmbeds - 1), static_cast<double>(level)));
+      levels.push_back(static_cast<int32_t>(level));
+    }
+    addRepeated(reshape(embed(context, classTable_, nullptr, levels, 1), {perRow, wide[1]}));
+  }
   if (config_.classTimestep) {
-    if (static_cast<int64_t>(added.noiseLevel.size()) != perRow)
-      throw Error(
-          ErrorCode::InvalidArgument,
-          format("Expected a noise level for each of %lld batch entries (class_embed_type timestep) but "
-                 "received %zu",
-                 static_cast<long long>(perRow), added.noiseLevel.size()));
     const Tensor level = upload(
         context, sinusoid(added.noiseLevel, width, config_.flipSinToCos, config_.freqShift), {perRow, width});
     addRepeated(

@@ -26,6 +26,7 @@ struct UNetConfig {
     int upHeads;            // the same for the up block of this level
     int upTransformerLayers;
     int64_t contextWidth;
+    bool onlyCross = false, upOnlyCross = false;  // only_cross_attention of the down and of the up block
   };
   int64_t inChannels = 4, outChannels = 4;
   std::vector<Level> levels;
@@ -47,11 +48,13 @@ struct UNetConfig {
   bool scaleShift = false;                       // see ResnetOptions
   float outputScale = 1, midOutputScale = 1;     // the same, in the middle block
   bool classTimestep = false;  // class_embed_type "timestep": a noise level beside the timestep
+  int64_t classEmbeds = 0;     // num_class_embeds: the same, a whole number below it; 0: none
   int64_t encoderWidth = 0;    // encoder_hid_dim: the text is projected from this width; 0: taken as it is
   int textPoolHeads = 0;       // addition_embed_type "text": the text as one vector, too; 0: none
   /// DeepFloyd IF's blocks: AddedKvAttention instead of transformers, residual blocks that change the size.
   bool addedKv = false;
   bool normText = false, textOnly = false, midTextOnly = false;  // see AddedKvAttention::Options
+  bool takesNoiseLevel() const { return classTimestep || classEmbeds > 0; }
   int64_t embeddingWidth() const { return timeWidth ? timeWidth : 4 * levels[0].channels; }
 };
 
@@ -61,7 +64,7 @@ struct AddedConditions {
   std::vector<float> textEmbeds;  // [B, pooled width]
   std::vector<float> timeIds;     // [B, ids]
   std::vector<float> timeCond;    // [B, timeCondWidth]
-  std::vector<float> noiseLevel;  // [B]: where classTimestep
+  std::vector<float> noiseLevel;  // [B]: where classTimestep or classEmbeds
   Tensor pooledText;              // [B, embedding width]: poolText()
 };
 
@@ -122,7 +125,7 @@ class UNetEncoder {
   Stage makeResnet(const WeightLoader&, int64_t in, int64_t out, float outputScale,
                    ResnetOptions::Resample = ResnetOptions::Resample::None);
   Stage makeStage(const WeightLoader&, int64_t i, int64_t in, int64_t out, int heads, int layers,
-                  int64_t contextWidth, bool middle = false);
+                  int64_t contextWidth, bool onlyCross = false, bool middle = false);
   /// Lays out the time projections of all stages, side by side.
   void finish(const WeightLoader&);
   static void addKeysValues(Context&, const Tensor& text, const std::vector<Stage>&, Text& out);
@@ -150,6 +153,7 @@ class UNetEncoder {
  private:
   Conv2d convIn_;
   Linear time1_, time2_, added1_, added2_, timeCond_, class1_, class2_, encoderProjection_, timeProjection_;
+  WeightPtr classTable_;
   std::optional<TextPooling> textPooling_;
   std::vector<Block> down_;
   std::vector<Stage> mid_;

@@ -12,7 +12,7 @@ UNet::UNet(const UNetConfig& c, const WeightLoader& l) : UNetEncoder(c, l) {
     Block block;
     for (int j = 0; j <= level.resnets; j++) {
       block.stages.push_back(makeStage(at, j, channels + skips.back(), level.channels, level.upHeads,
-                                       level.upTransformerLayers, level.contextWidth));
+                                       level.upTransformerLayers, level.contextWidth, level.upOnlyCross));
       skips.pop_back();
       channels = level.channels;
     }

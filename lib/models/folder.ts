@@ -41,6 +41,8 @@ export interface ModelFolder<Unet = UNetConfig> {
   readonly scheduler: { readonly className: string; readonly config: ConfigJson }
   /** Super-resolution: how the small picture is noised; else null. */
   readonly noisingScheduler: { readonly className: string; readonly config: ConfigJson } | null
+  /** Of superResolution. */
+  readonly maxNoiseLevel: number
   /** SDXL: an empty negative prompt means zeros instead of the encoded empty text; true by default. */
   readonly forceZerosForEmptyPrompt: boolean
   /** SDXL's refiner: conditioned on an aesthetic score instead of the target size. */
@@ -166,8 +168,8 @@ export const readFolder = async (
   required('unet', parts.unet)
   if (parts.autoencoder) required(parts.autoencoder.name, parts.autoencoder.classes)
   required('scheduler', undefined)
-  const upscales = parts.tasks?.includes('superResolution') ?? false
-  if (upscales) required(noising, undefined)
+  const noising = parts.upscaling?.noising
+  if (noising) required(noising, undefined)
   const readText = async (
     part: TextPart
   ): Promise<{ encoder: TextComponent | null; tokenizer: TokenizerSource | null }> => {
@@ -203,7 +205,8 @@ export const readFolder = async (
     textEncoder2: encoders[1] ?? null,
     tokenizer2: texts[1]?.tokenizer ?? null,
     scheduler: await readScheduler(path, index, source),
-    noisingScheduler: upscales ? await readScheduler(path, index, source, noising) : null,
+    noisingScheduler: noising ? await readScheduler(path, index, source, noising) : null,
+    maxNoiseLevel: readMaxNoiseLevel(index, className, source),
     requiresAestheticsScore,
     forceZerosForEmptyPrompt: readFlag(index, 'force_zeros_for_empty_prompt', true, source),
     warnings: warningsFor(index, className, source)
@@ -220,7 +223,13 @@ const readFlag = (index: ConfigJson, key: string, fallback: boolean, source: str
   return value
 }
 
-const noising = 'image_noising_scheduler'
+/** The highest noise level for a small picture that its model knows; DDPM's last timestep where none is said. */
+const readMaxNoiseLevel = (index: ConfigJson, className: PipelineClass, source: string): number => {
+  const value = index['max_noise_level'] ?? (className === 'StableDiffusionUpscalePipeline' ? 350 : 999)
+  if (!Number.isInteger(value) || (value as number) < 0)
+    throw modelFormat(`${source}: expected a timestep for max_noise_level but received ${JSON.stringify(value)}`)
+  return value as number
+}
 
 const readScheduler = async (
   path: string,
@@ -274,11 +283,11 @@ export const checkWidths = (
 }
 
 const warningsFor = (index: ConfigJson, className: PipelineClass, source: string): string[] => {
-  const { autoencoder, texts } = partsOf(className)
+  const { autoencoder, texts, upscaling } = partsOf(className)
   const used = [
     'unet',
     'scheduler',
-    noising,
+    upscaling?.noising,
     autoencoder?.name,
     ...texts.flatMap((text) => [text.encoder, text.tokenizer])
   ]

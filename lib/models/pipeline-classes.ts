@@ -27,6 +27,17 @@ export interface PipelineParts {
   readonly lowerCase?: boolean
   /** Guidance is off at a scale of 1 alone, not also below. */
   readonly guidedBelowOne?: boolean
+  /** superResolution: see Upscaling. */
+  readonly upscaling?: Upscaling
+}
+
+/** How a model makes a picture larger. */
+export interface Upscaling {
+  /** The component whose noise the small picture gets. */
+  readonly noising: string
+  /** Whether the small picture is enlarged to the picture's size, or is as large as the latents. */
+  readonly enlarges: boolean
+  readonly noiseLevel: number
 }
 
 const clip: TextPart = {
@@ -89,7 +100,22 @@ const cascadeBase: PipelineParts = {
   steps: 100,
   lowerCase: true
 }
-const cascadeUpscaler: PipelineParts = { ...cascadeBase, tasks: ['superResolution'], guidanceScale: 4, steps: 50 }
+const cascadeUpscaler: PipelineParts = {
+  ...cascadeBase,
+  tasks: ['superResolution'],
+  guidanceScale: 4,
+  steps: 50,
+  upscaling: { noising: 'image_noising_scheduler', enlarges: true, noiseLevel: 250 }
+}
+
+/** Stable Diffusion's ×4 upscaler: the small picture lies beside latents of its own size. */
+const latentUpscaler: PipelineParts = {
+  ...stableDiffusion,
+  tasks: ['superResolution'],
+  guidanceScale: 9,
+  steps: 75,
+  upscaling: { noising: 'low_res_scheduler', enlarges: false, noiseLevel: 20 }
+}
 
 const unconditional: PipelineParts = { unet: ['UNet2DModel'], autoencoder: null, texts: [], tasks: ['unconditional'] }
 
@@ -102,6 +128,7 @@ const table = {
   StableDiffusionXLImg2ImgPipeline: stableDiffusionXl,
   StableDiffusionXLInpaintPipeline: stableDiffusionXl,
   LatentConsistencyModelPipeline: stableDiffusion,
+  StableDiffusionUpscalePipeline: latentUpscaler,
   DDPMPipeline: unconditional,
   DDIMPipeline: unconditional,
   LDMTextToImagePipeline: latentDiffusion,

@@ -22,6 +22,9 @@ export interface UNetLevel {
   readonly upTransformerLayers: number
   /** Width of the text states that cross-attention reads. */
   readonly contextWidth: number
+  /** Whether the down block's transformers (the up block's) attend to the text alone, not to the pixels. */
+  readonly onlyCross: boolean
+  readonly upOnlyCross: boolean
 }
 
 /**
@@ -51,6 +54,8 @@ export interface UNetConfig {
   /** SDXL's "text_time" embedding: sinusoid width of each time id, and width of text and time ids together; 0: none. */
   readonly addedTimeWidth: number
   readonly addedInputWidth: number
+  /** Noise levels that the model is told beside the timestep, a vector for each (the ×4 upscaler); 0: none. */
+  readonly classEmbeds: number
   /** What pixel UNets with T5 (DeepFloyd IF) have beyond or instead; undefined for Stable Diffusion's. */
   readonly pixel?: PixelUNetConfig
   /** Latent size that the model was trained for; the pipeline's default picture is vaeFactor times larger. */
@@ -75,7 +80,6 @@ const fixedFields: readonly [string, readonly (string | number | boolean | null)
   ['num_attention_heads', [null]],
   ['dual_cross_attention', [false]],
   ['class_embed_type', [null]],
-  ['num_class_embeds', [null]],
   ['class_embeddings_concat', [false]],
   ['addition_embed_type', [null, 'text_time']],
   ['resnet_time_scale_shift', ['default']],
@@ -130,6 +134,7 @@ export const parseUNetConfig = (json: ConfigJson, source: string, className = 'U
   config.checkClass()
   const isPixel = isPixelUNet(config)
   for (const [key, accepted] of fixedFields) if (!isPixel || !pixelFields.includes(key)) config.only(key, accepted)
+  if (className !== 'UNet2DConditionModel') config.only('num_class_embeds', [null])
   for (const key of ['convInKernel', 'convOutKernel'] as const) oddKernel(config, kernelFields[key])
   // No effect on the result: computations are in float32 or accumulate in it, and nothing is trained.
   config.boolean('upcast_attention', false)
@@ -155,9 +160,7 @@ export const parseUNetConfig = (json: ConfigJson, source: string, className = 'U
   if (down.length !== depth || up.length !== depth)
     throw config.wrong('block_out_channels', `${down.length} down blocks, ${up.length} up blocks and as many channels`)
 
-  const onlyCross = config.raw('only_cross_attention') ?? false
-  if (!isPixel && onlyCross !== false && !isArrayOf(onlyCross, (e) => e === false))
-    throw config.refused('only_cross_attention', 'false')
+  const onlyCross = isPixel ? [] : onlyCrossAttention(config, depth)
   const timeWidth = config.raw('time_embedding_dim') ?? null
   if (!isPixel && timeWidth !== null && timeWidth !== 4 * channels[0]!)
     throw config.refused('time_embedding_dim', `null or 4 · ${channels[0]}`)
@@ -186,7 +189,9 @@ export const parseUNetConfig = (json: ConfigJson, source: string, className = 'U
       transformerLayers: downAttends ? layers[i]! : 0,
       upHeads: upAttends ? heads[i]! : 0,
       upTransformerLayers: upAttends ? upLayers[i]! : 0,
-      contextWidth: contextWidths[i]!
+      contextWidth: contextWidths[i]!,
+      onlyCross: onlyCross[i] ?? false,
+      upOnlyCross: onlyCross[i] ?? false
     }
   })
   return {
@@ -206,12 +211,23 @@ export const parseUNetConfig = (json: ConfigJson, source: string, className = 'U
     freqShift: config.number('freq_shift', 0),
     timeCondWidth: config.optionalInteger('time_cond_proj_dim') ?? 0,
     ...addedWidths(config),
+    classEmbeds:
+      (config.raw('class_embed_type') ?? null) === null ? (config.optionalInteger('num_class_embeds') ?? 0) : 0,
     ...(isPixel ? { pixel: parsePixelUNet(config, channels[0]!, contextWidths) } : {}),
     sampleSize: config.size('sample_size')
   }
 }
 
 const kernelFields = { convInKernel: 'conv_in_kernel', convOutKernel: 'conv_out_kernel' } as const
+
+/** One for all levels, or one for each. The middle block attends to both, whatever it says. */
+const onlyCrossAttention = (config: ConfigReader, depth: number): readonly boolean[] => {
+  const value = config.raw('only_cross_attention') ?? false
+  const list: unknown = Array.isArray(value) ? value : Array(depth).fill(value)
+  if (!isArrayOf(list, (e) => typeof e === 'boolean') || list.length !== depth)
+    throw config.wrong('only_cross_attention', `true, false or an array of ${depth} of them`)
+  return list as boolean[]
+}
 
 /** An even kernel would change the size of the map. */
 const oddKernel = (config: ConfigReader, key: string): void => {

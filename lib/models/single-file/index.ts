@@ -159,6 +159,7 @@ const fromShapes = async (
     tokenizer2: second?.tokenizer ?? null,
     scheduler: schedulerFor(family, prediction),
     noisingScheduler: null,
+    maxNoiseLevel: 999,
     requiresAestheticsScore: false,
     forceZerosForEmptyPrompt: true,
     warnings: prediction.warnings
