@@ -18,6 +18,7 @@ const pages = {
   StableDiffusionXLImg2ImgPipeline: ['SDXL and its refiner', 'families/sdxl.md'],
   StableDiffusionXLInpaintPipeline: ['inpainting', 'families/inpainting.md'],
   LatentConsistencyModelPipeline: ['few-step models', 'few-step.md'],
+  StableDiffusionUpscalePipeline: ['the ×4 upscaler', 'families/upscaler.md'],
   LDMTextToImagePipeline: ['latent diffusion', 'other-systems.md'],
   IFPipeline: ['Imagen', 'other-systems.md'],
   IFSuperResolutionPipeline: ['Imagen', 'other-systems.md'],

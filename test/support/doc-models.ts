@@ -2,7 +2,7 @@
 import { mkdirSync, symlinkSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { reference } from './paths.js'
-import { editModel, inpaintModel, lcmModel, refinerModel } from './picture-models.js'
+import { editModel, inpaintModel, lcmModel, refinerModel, upscalerModel } from './picture-models.js'
 
 type Make = (path: string) => void
 const tiny =
@@ -19,6 +19,7 @@ const models: Readonly<Record<string, Make>> = {
   'models/stable-diffusion-xl-refiner-1.0': (path) => void refinerModel(path),
   'models/stable-diffusion-inpainting': (path) => void inpaintModel(path),
   'models/instruct-pix2pix': (path) => void editModel(path),
+  'models/stable-diffusion-x4-upscaler': (path) => void upscalerModel(path),
   'sdxl-turbo': tiny('tiny-sdxl'),
   'sdxl_lightning_4step.safetensors': tiny('tiny-sdxl'), // a folder, whatever its name says
   LCM_Dreamshaper_v7: (path) => void lcmModel(path),

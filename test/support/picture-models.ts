@@ -36,6 +36,13 @@ export const refinerModel = (folder: string): string =>
     ['scheduler', 'tiny-sdxl', 'scheduler']
   ])
 
+/** tiny-upscaler: 7 channels, a low_res_scheduler. */
+export const upscalerModel = (folder: string): string =>
+  assembled('tiny-upscaler', folder, [
+    ['tokenizer', 'tiny-sd15', 'tokenizer'],
+    ['text_encoder', 'tiny-sd15', 'text_encoder']
+  ])
+
 export const editJson = (path: string, change: (json: Record<string, unknown>) => void): void => {
   const json = JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>
   change(json)
