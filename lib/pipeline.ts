@@ -22,7 +22,7 @@ import { invalidArgument, unsupported } from './errors.js'
 import { addNoise, type AddNoiseOptions, type AddNoiseResult } from './forward-diffusion.js'
 import { paintTwice } from './hires.js'
 import { loadComponent } from './load-component.js'
-import { knownLoadOptions, type LoadOptions } from './load-options.js'
+import { knownLoadOptions, type HubAccess, type LoadOptions } from './load-options.js'
 import { WithIpAdapters } from './ip-adapter-methods.js'
 import {
   isUnconditional,
@@ -47,7 +47,7 @@ import {
   type Img2ImgOptions,
   type InpaintOptions
 } from './img2img-options.js'
-import { resolveSource } from './source.js'
+import { resolveComponent, resolveSources } from './source.js'
 import { checkPixelOptions, resolveSuperResolution, type SuperResolutionOptions } from './super-resolution.js'
 import { modelsOf } from './pipeline-models.js'
 import { taskError, tasks, tasksOf, unetChannelsError, type Task } from './tasks.js'
@@ -58,7 +58,7 @@ import { unconditional, type UnconditionalOptions } from './unconditional.js'
 import { resolveOptions, type ResolvedOptions, type Txt2ImgOptions } from './txt2img-options.js'
 import { integerIn, knownKeys, oneOf } from './validate.js'
 
-export type { LoadOptions } from './load-options.js'
+export type { HubAccess, LoadOptions } from './load-options.js'
 
 /** Every task's options. */
 export interface TaskOptions {
@@ -140,15 +140,15 @@ export class Pipeline extends WithIpAdapters {
     signal?.throwIfAborted()
     const choice = chooseDevice(options.device ?? 'auto', options.dtype ?? 'auto')
     const threads = options.threads === undefined ? 0 : integerIn('threads', options.threads, 1, 1024)
-    const { variant, config, predictionType } = options
+    const { variant, predictionType } = options
     if (predictionType !== undefined && options.scheduler instanceof Scheduler)
       throw invalidArgument(
         'predictionType',
         'nothing next to a scheduler instance, which has its own,',
         predictionType
       )
-    const { path, prefer, warnings } = await resolveSource(source, options)
-    const read = await readModel(path, { readHeader, variant, prefer, config, predictionType, vae: options.vae })
+    const { path, prefer, warnings, config, vae } = await resolveSources(source, options)
+    const read = await readModel(path, { readHeader, variant, prefer, config, predictionType, vae })
     const folder = { ...read, warnings: [...warnings, ...read.warnings] }
     if (tasksOf(folder).length === 0) throw unetChannelsError(folder)
     const scheduler = chooseScheduler(options.scheduler, folder)
@@ -180,7 +180,7 @@ export class Pipeline extends WithIpAdapters {
     const pipe = new Pipeline(session, folder, tokenizers, choice, scheduler, basename(source, '.safetensors'))
     if (options.previewVae !== undefined)
       try {
-        await pipe.loadPreviewVae(options.previewVae)
+        await pipe.loadPreviewVae(options.previewVae, options)
       } catch (error) {
         await pipe.dispose()
         throw error
@@ -190,14 +190,16 @@ export class Pipeline extends WithIpAdapters {
 
   /**
    * An autoencoder that decodes previews from now on (unless a call asks for `preview: { vae: 'own' }`), such as TAESD: a
-   * folder, or a file in the original layout. Replaces the one before.
+   * folder, a file in the original layout, or what the hub has of them, as `vae`. Replaces the one before.
    * @throws DiffusionError ERR_ND_MODEL_NOT_FOUND, ERR_ND_MODEL_FORMAT (also where it is for other latents), ERR_ND_UNSUPPORTED
    */
-  async loadPreviewVae(path: string): Promise<void> {
-    if (typeof path !== 'string' || path === '') throw invalidArgument('previewVae', 'a path', path)
+  async loadPreviewVae(source: string, options: HubAccess = {}): Promise<void> {
     const { folder } = this
     if (!folder.vae) throw unsupported('Expected a model with an autoencoder but this one paints pixels')
     const own = folder.vae.config
+    const { cacheDir, token, localFilesOnly, signal } = options
+    const access = { cacheDir, token, localFilesOnly, signal }
+    const { path } = await resolveComponent('previewVae', source, 'vae', access)
     const preview = await readVae(path, traitsOf(own, isSdxl(folder.className)), readHeader)
     checkSameLatents(own, preview.config, path)
     await loadComponent(this.session(), 'previewVae', preview.config, preview.weights)
