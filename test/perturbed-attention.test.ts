@@ -17,7 +17,10 @@ test.before(async () => {
   pipe = await Pipeline.fromPretrained(reference('models', 'tiny-sd15'))
   xl = await Pipeline.fromPretrained(reference('models', 'tiny-sdxl'))
 })
-test.after(() => Promise.all([pipe.dispose(), xl.dispose()]))
+test.after(async () => {
+  await pipe.dispose()
+  await xl.dispose()
+})
 
 type Matrix = number[][]
 const weights = new TestFile(reference('models', 'tiny-sd15', 'unet', 'diffusion_pytorch_model.safetensors'))
@@ -251,13 +254,13 @@ test('scale 0 is without, also where it adapts down to it', async () => {
   const plain = await paint({})
   assert.equal(await paint({ pagScale: 0, pagAppliedLayers: 'down' }), plain)
   assert.equal(await paint({ pagScale: 3, pagAppliedLayers: [] }), plain)
-  const gone = await paint({ pagScale: 0.001, pagAdaptiveScale: 1, guidanceScale: 7.5, timesteps: [900, 500] })
-  assert.ok(relativeError(gone, await paint({ guidanceScale: 7.5, timesteps: [900, 500] })) < 2e-5)
+  const gone = await paint({ pagScale: 0.001, pagAdaptiveScale: 1, guidanceScale: 7.5, scheduler: 'DDIM' })
+  assert.ok(relativeError(gone, await paint({ guidanceScale: 7.5, scheduler: 'DDIM' })) < 2e-5)
 })
 
 test('every task with a prompt has it, and guidanceRescale measures the branch with the prompt', async () => {
   const { images } = await pipe.txt2img({ prompt: 'a cat', steps: 2, seed: 1, ...size })
-  const mask = { data: new Uint8Array(64 * 72 * 3).fill(255), width: 64, height: 72 }
+  const mask = { data: new Uint8Array(64 * 72 * 3).fill(255), width: 64, height: 72, channels: 3 as const }
   const common = { prompt: 'a red house', image: images[0]!, steps: 4, seed: 2, outputType: 'latent' as const, ...size }
   for (const run of [
     (o: object) => pipe.img2img({ ...common, ...o }),
@@ -275,7 +278,7 @@ test('what is wrong is refused', async () => {
   await fails(() => paint({ pagScale: 3, pagAppliedLayers: 'blocks.17' }), bad, /blocks\.17/)
   await fails(() => paint({ pagScale: 3, pagAppliedLayers: ['('] }), bad, /regular expressions/)
   await fails(() => paint({ pagScale: 3, pagAppliedLayers: [4] }), bad, /pagAppliedLayers/)
-  const mid = { data: new Uint8Array(64 * 64 * 3), width: 64, height: 64 }
+  const mid = { data: new Uint8Array(64 * 64 * 3), width: 64, height: 64, channels: 3 }
   await fails(() => pipe.edit({ prompt: 'x', image: mid, pagScale: 3 } as never), 'ERR_ND_UNSUPPORTED', /edit/)
 })
 
