@@ -212,12 +212,23 @@ void CudaBackend::linear(const LinearArgs& a) {
   gemm(launch(), g);
 }
 
+bool CudaBackend::hasFolded(const CudaWeight& weight) {
+  if (weight.folded.bytes()) return true;
+  if (recording_) return false;  // nothing is allocated then; the run before the recording has come by here
+  try {
+    fold(launch(), weight);
+  } catch (const Error& error) {
+    if (error.code != ErrorCode::OutOfMemory) throw;
+    return false;  // the layer as it is needs no memory, only time
+  }
+  *weightBytes_ += weight.folded.bytes();
+  return true;
+}
+
 void CudaBackend::conv2d(const ConvArgs& a) {
-  if (a.wrapX || a.wrapY)
-    throw Error(
-        ErrorCode::Unsupported,
-        "seamless tiling is not supported on CUDA yet; use device 'cpu', or leave the option tiling out");
   const CudaWeight& weight = weightOf(a.weight);
+  if (isEnlarged(a) && hasFolded(weight))
+    return convEnlarged(launch(), type_, a, weight.folded.data(), weight.foldedPitch, floatsOf(a.bias));
   conv(launch(), type_, a, weight.data(), weight.pitch, floatsOf(a.bias));
 }
 

@@ -68,6 +68,8 @@ class CudaBackend final : public Backend {
   /// that is too small, memory of its own.
   void* scratch(size_t bytes, DeviceBlock& own);
   void expectHostTransfer() const;
+  /// Whether a convolution's weight has its form for enlarged maps, or gets it now.
+  bool hasFolded(const CudaWeight& weight);
 
   /// The first member: what follows is made on this device.
   struct OnDevice {

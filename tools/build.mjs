@@ -32,7 +32,14 @@ const buildNative = async () => {
   const jobs = process.env.ND_JOBS ?? String(availableParallelism())
   // ND_CUDA=OFF spares the minutes that nvcc takes; ON makes its absence an error.
   const cuda = process.env.ND_CUDA ?? 'AUTO'
-  await cmakeJs('configure', '--CDND_TESTS=ON', '--CDCMAKE_EXPORT_COMPILE_COMMANDS=ON', `--CDND_CUDA=${cuda}`)
+  const strict = process.env.ND_CUDA_STRICT ?? 'OFF'
+  await cmakeJs(
+    'configure',
+    '--CDND_TESTS=ON',
+    '--CDCMAKE_EXPORT_COMPILE_COMMANDS=ON',
+    `--CDND_CUDA=${cuda}`,
+    `--CDND_CUDA_STRICT=${strict}`
+  )
   await cmakeJs('build', '--parallel', jobs)
 }
 

@@ -15,14 +15,26 @@ struct MatmulParams {
   Global<T> y;
   Global<float> partial;  // [splits, m, n] where K is cut
   int64_t xStride, skipStride, wPitch, channelAddStride, residualStride, yStride;
-  int m, n, k;  // n: rows of the weight
+  int m, n, k;  // of a phase; n: rows of the weight
   int c1, c, height, width, inputH, inputW, outW, outPixels;
+  int gridW, gridPixels, phases;  // m counts places of this grid; of `enlarged` there are four
   int kernelH, kernelW, stride, padTop, padLeft;
   float scaleH, scaleW;  // of the resize; 0: none
   int tilesPerSplit, splits;
   Activation activation;
-  bool geglu;
+  bool geglu, wrapX, wrapY;
   bool wideRows;  // rows of y and residual allow 16-byte accesses
+
+  /// Place (i, j) of an image's grid → row of y.
+  ND_DEVICE int rowAt(int image, int i, int j, int phase) const {
+    if (phases > 1) i = 2 * i + phase / 2, j = 2 * j + phase % 2;
+    return image * outPixels + i * outW + j;
+  }
+  ND_DEVICE int rowOf(int place, int phase) const {
+    if (phases == 1) return place;
+    const int image = place / gridPixels, pixel = place - image * gridPixels, i = pixel / gridW;
+    return rowAt(image, i, pixel - i * gridW, phase);
+  }
 };
 
 /// value · gelu(gate) of four pairs → four results of row m, columns n0 / 2 on.
