@@ -41,7 +41,7 @@ class CudaBackend::Graph final : public Recording {
 
 CudaBackend::OnDevice::OnDevice(int device) : index(device) { useDevice(device); }
 
-CudaBackend::CudaBackend(int device, DType type) : device_(device), type_(type) {
+CudaBackend::CudaBackend(int device, DType type) : device_(device), ownType_(type), type_(type) {
   expect(type == DType::F16 || type == DType::BF16, "cuda: activations are F16 or BF16");
   cudaDeviceProp properties;
   check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
@@ -78,7 +78,7 @@ std::string CudaBackend::name() const {
 std::string CudaBackend::description() const {
   return format("%s, compute capability %d.%d, %d multiprocessors, %zu MB, %s", deviceName_.c_str(),
                 capability_ / 10, capability_ % 10, launch_.multiprocessors, deviceMemory_ >> 20,
-                type_ == DType::F16 ? "float16" : "bfloat16");
+                ownType_ == DType::F16 ? "float16" : "bfloat16");
 }
 
 // Memory.
@@ -119,6 +119,12 @@ void CudaBackend::commit(void* data, size_t bytes) {
 }
 
 MemoryUse CudaBackend::memory() const { return {weightBytes_->load(), activationBytes_}; }
+
+bool CudaBackend::setWideRange(bool wide) {
+  const bool before = type_ == DType::BF16;
+  type_ = wide ? DType::BF16 : ownType_;
+  return before;
+}
 
 WeightPtr CudaBackend::makeWeight(WeightKind kind, std::span<const HostTensor> parts) {
   std::unique_ptr<CudaWeight> weight = loader_->load(launch(), kind, parts, type_);
@@ -197,8 +203,14 @@ void CudaBackend::downloadPlan(Tensor x, float* host) {
 
 // Operations.
 
+const CudaWeight& CudaBackend::matrixOf(const Weight* w) const {
+  const CudaWeight& weight = weightOf(w);
+  expect(weight.type == type_, "cuda: weights and activations of one range");
+  return weight;
+}
+
 void CudaBackend::linear(const LinearArgs& a) {
-  const CudaWeight& weight = weightOf(a.weight);
+  const CudaWeight& weight = matrixOf(a.weight);
   GemmArgs g;
   g.type = type_;
   g.m = a.y.shape.rows(), g.n = weight.n, g.k = weight.k;
@@ -226,7 +238,7 @@ bool CudaBackend::hasFolded(const CudaWeight& weight) {
 }
 
 void CudaBackend::conv2d(const ConvArgs& a) {
-  const CudaWeight& weight = weightOf(a.weight);
+  const CudaWeight& weight = matrixOf(a.weight);
   if (isEnlarged(a) && hasFolded(weight))
     return convEnlarged(launch(), type_, a, weight.folded.data(), weight.foldedPitch, floatsOf(a.bias));
   conv(launch(), type_, a, weight.data(), weight.pitch, floatsOf(a.bias));
@@ -248,7 +260,7 @@ void CudaBackend::embed(const EmbedArgs& a) {
   for (size_t i = 0; i < count; i++)
     expect(a.ids[i] >= 0 && a.ids[i] < a.table->n, "embed: ids within the table");
   const auto* ids = static_cast<const int32_t*>(ring_->stage(a.ids, count * sizeof(int32_t)));
-  cuda::embed(launch(), type_, weightOf(a.table).data(), a.positions ? weightOf(a.positions).data() : nullptr,
+  cuda::embed(launch(), type_, matrixOf(a.table).data(), a.positions ? matrixOf(a.positions).data() : nullptr,
               ids, a.length, a.y);
 }
 

@@ -122,6 +122,7 @@ class TileLoader {
   /// Channels or rows that are not multiples of 8 elements (the first and last convolutions): one by one.
   ND_DEVICE void loadNarrow(const MatmulParams<T>& p, const RowPosition& at, Shared<T> to) {
     KPosition k = position_;
+#pragma unroll 1  // few such layers, and unrolled they need more registers than there are
     for (int j = 0; j < 8; j++) {
       const int pixel = at.pixel(p, k);
       T value = fromFloat<T>(0);
