@@ -146,7 +146,7 @@ Napi::Value Session::memory(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] { return submit(memoryJob(info)); });
 }
 
-Napi::Value Session::submitAbortable(Napi::Env env, std::shared_ptr<Job> job) {
+Napi::Value Session::submitAbortable(Napi::Env env, const std::shared_ptr<Job>& job) {
   Napi::Object out = Napi::Object::New(env);
   out.Set("abort", Napi::Function::New(env, [job](const Napi::CallbackInfo&) { job->abort = true; }));
   out.Set("promise", submit(job));

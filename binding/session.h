@@ -45,7 +45,7 @@ class Session : public Napi::ObjectWrap<Session> {
   Napi::Value description(const Napi::CallbackInfo&);
 
   Napi::Value submit(std::shared_ptr<Job>);
-  Napi::Value submitAbortable(Napi::Env, std::shared_ptr<Job>);
+  Napi::Value submitAbortable(Napi::Env, const std::shared_ptr<Job>&);
   /// Of a job that runs the UNet or a text encoder, or puts adapters into place.
   std::shared_ptr<Job> adapted(std::shared_ptr<Job>);
   std::unique_ptr<EngineThread> engine_;

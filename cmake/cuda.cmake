@@ -34,9 +34,9 @@ endif()
 message(STATUS "CUDA backend: ${ND_HAVE_CUDA}")
 
 # The simulator switches stacks by hand, for Linux on x86-64 and AArch64. Not where the tests will be emulated: a
-# simulator in an emulator takes too long.
+# simulator in an emulator takes too long. Not under sanitizers, which take its stacks for broken ones.
 set(ND_CUDA_SIM OFF)
-if(ND_TESTS AND NOT CMAKE_CROSSCOMPILING AND CMAKE_SYSTEM_NAME STREQUAL "Linux" AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|aarch64|arm64")
+if(ND_TESTS AND NOT ND_SANITIZE AND NOT CMAKE_CROSSCOMPILING AND CMAKE_SYSTEM_NAME STREQUAL "Linux" AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|aarch64|arm64")
   set(ND_CUDA_SIM ON)
   file(GLOB ND_CUDA_SIM_SOURCES CONFIGURE_DEPENDS cuda/sim/*.cpp)
   add_library(nd_cuda_sim STATIC ${ND_CUDA_SOURCES} ${ND_CUDA_SIM_SOURCES})

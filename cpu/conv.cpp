@@ -43,7 +43,8 @@ void CpuBackend::linear(const LinearArgs& a) {
   const PackedWeight& weight = packed(a.weight);
   expect(weight.panels > 0 && weight.k == a.x.shape.last() && weight.n == a.y.shape.last(),
          "linear: weight [N, K], x [.., K], y [.., N]");
-  expect(weight.kind != WeightKind::Geglu || a.activation == Activation::None,
+  expect(weight.kind != WeightKind::Geglu || a.activation == Activation::None ||
+             a.activation == Activation::GeluTanh,
          "linear: Geglu has its activation");
   GemmInput in;
   in.source[0] = source(a.x);

@@ -57,6 +57,7 @@ class CpuBackend : public Backend {
   void embed(const EmbedArgs& args) override;
   void activate(Tensor x, Activation activation, Tensor y) override;  // elementwise.cpp
   void add(Tensor a, Tensor b, float scale, Tensor y) override;
+  void resample(Tensor x, Tensor y) override;  // resample.cpp
   void gatherRows(Tensor x, const int32_t* rows, Tensor y) override;
   void copyColumns(Tensor x, Tensor y, int64_t column) override;
 

@@ -11,6 +11,7 @@
 #include "cuda/kernels/group-norm.h"
 #include "cuda/kernels/layer-norm.h"
 #include "cuda/kernels/plan-step.h"
+#include "cuda/kernels/resample.h"
 #include "cuda/kernels/rows.h"
 #include "cuda/kernels/transfer.h"
 
@@ -249,7 +250,7 @@ void CudaBackend::groupNorm(const GroupNormArgs& a) {
 }
 
 void CudaBackend::layerNorm(const LayerNormArgs& a) {
-  cuda::layerNorm(launch(), type_, a.x, floatsOf(a.gamma), floatsOf(a.beta), a.epsilon, a.y);
+  cuda::layerNorm(launch(), type_, a, floatsOf(a.gamma), floatsOf(a.beta));
 }
 
 void CudaBackend::attention(const AttentionArgs& a) { cuda::attention(launch(), type_, a); }
@@ -271,6 +272,8 @@ void CudaBackend::activate(Tensor x, Activation activation, Tensor y) {
 void CudaBackend::add(Tensor a, Tensor b, float scale, Tensor y) {
   cuda::add(launch(), type_, a, b, scale, y);
 }
+
+void CudaBackend::resample(Tensor x, Tensor y) { cuda::resample(launch(), type_, x, y); }
 
 void CudaBackend::gatherRows(Tensor x, const int32_t* rows, Tensor y) {
   expectHostTransfer();

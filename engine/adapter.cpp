@@ -279,8 +279,8 @@ void Adapter::apply(Context& context, const WeightChange& change, double strengt
       }
 }
 
-void AdapterEdits::add(uint32_t id, std::shared_ptr<const Adapter> adapter, const std::string& component,
-                       size_t index, double strength) {
+void AdapterEdits::add(uint32_t id, const std::shared_ptr<const Adapter>& adapter,
+                       const std::string& component, size_t index, double strength) {
   if (strength == 0) return;
   const std::string key = format("%u*%.17g;", id, strength);
   bool any = false;

@@ -70,7 +70,7 @@ class AdapterEdits final : public WeightEdits {
  public:
   explicit AdapterEdits(Context& context) : context_(context) {}
   /// The adapter's changes of this component follow those added before. `id` tells adapters apart.
-  void add(uint32_t id, std::shared_ptr<const Adapter>, const std::string& component, size_t index,
+  void add(uint32_t id, const std::shared_ptr<const Adapter>&, const std::string& component, size_t index,
            double strength);
   /// Adapters and strengths in order; empty where nothing changes.
   const std::string& description() const { return description_; }

@@ -59,9 +59,10 @@ Place place(int64_t i, int64_t to, int64_t from) {
 std::vector<float> AttentionRecorder::averaged(int64_t height, int64_t width) const {
   double weight = 0;
   std::vector<double> total(static_cast<size_t>(count_ * tokens_ * height * width));
-  for (const auto& [size, sum] : sums_) {
+  for (const auto& entry : sums_) {
+    const int64_t h = entry.first.first, w = entry.first.second;
+    const Sum& sum = entry.second;
     weight += sum.weight;
-    const auto [h, w] = size;
     for (int64_t y = 0; y < height; y++) {
       const Place v = place(y, height, h);
       for (int64_t x = 0; x < width; x++) {

@@ -128,6 +128,7 @@ Controls::Controls(Context& context, const ControlModels& models, std::span<cons
       Adapter a{i, each[0]};
       for (size_t level = 0; each.size() > 1 && level < a.maps.size(); level++) {
         std::vector<Tensor> maps;
+        maps.reserve(each.size());
         for (const std::vector<Tensor>& one : each) maps.push_back(one[level]);
         a.maps[level] = stacked(context, maps, in.pictureOf);
       }

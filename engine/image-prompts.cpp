@@ -18,7 +18,7 @@ void check(const IpAdapter& adapter, const ImagePrompt& prompt, size_t attention
         format("Expected image embeddings of width %lld for the IP-Adapter but received %zu values "
                "for %lld pictures of %lld states",
                static_cast<long long>(c.embedWidth), prompt.embeds.size(),
-               static_cast<long long>(prompt.rows * prompt.images), static_cast<long long>(prompt.states)));
+               static_cast<long long>(prompt.rows) * prompt.images, static_cast<long long>(prompt.states)));
 }
 
 /// Row 0 for every entry of the branches without the picture, the last row for the others.

@@ -276,6 +276,7 @@ std::vector<std::vector<float>> encodePictures(Context& context, const Autoencod
   expectRgb(vae);
   const int64_t height = latentHeight * vae.factor(), width = latentWidth * vae.factor();
   std::vector<std::vector<float>> inputs;
+  inputs.reserve(pictures.size());
   for (const Picture& p : pictures) inputs.push_back(normalized(resizeLanczos(p, width, height)));
   return encodeAll(context, vae, inputs, height, width);
 }

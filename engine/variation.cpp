@@ -9,6 +9,7 @@ namespace {
 
 BatchNoise fresh(const std::vector<uint64_t>& seeds, NoiseKind kind) {
   std::vector<std::unique_ptr<NoiseSource>> sources;
+  sources.reserve(seeds.size());
   for (const uint64_t seed : seeds) sources.push_back(makeNoiseSource(seed, kind));
   return BatchNoise(std::move(sources));
 }

@@ -8,7 +8,7 @@ import { type ControlledModel, type ControlNetConfig, readControlNet } from './m
 import type { CheckpointReader } from './models/single-file/checkpoint.js'
 import { readT2iAdapter, type T2iAdapterConfig } from './models/t2i-adapter.js'
 import type { ComponentWeights } from './models/weights.js'
-import { resolveSource } from './source.js'
+import { resolveComponent } from './source.js'
 import { checkTensor, type Tensor } from './tensor.js'
 import { bool, finite, integerIn, knownKeys } from './validate.js'
 
@@ -199,7 +199,8 @@ export class ControlModels {
     this.owner.session()
     knownKeys(call, options, optionNames)
     if (!this.model) throw invalidArgument(call, 'a model that paints latents', source)
-    const { path } = await resolveSource(source, options.variant === undefined ? {} : { variant: options.variant })
+    const component = loaded === this.nets ? 'controlnet' : 'adapter'
+    const { path } = await resolveComponent('source', source, component, options)
     const name = options.name ?? basename(source, '.safetensors')
     if (typeof name !== 'string' || name === '') throw invalidArgument('name', 'a string', name)
     loaded.checkName(name)

@@ -9,6 +9,7 @@ export type ErrorCode =
   | 'ERR_ND_ACCESS'
   | 'ERR_ND_QUEUE_FULL'
   | 'ERR_ND_CLOSED'
+  | 'ERR_ND_UNAVAILABLE'
   | 'ERR_ND_OUT_OF_MEMORY'
   | 'ERR_ND_DISPOSED'
   | 'ERR_ND_ABORTED'

@@ -10,6 +10,7 @@ import { isFolder } from './models/files.js'
 import { crossAttentions, readIpAdapter, type CrossAttention, type IpAdapterFile } from './models/ip-adapter.js'
 import type { ModelFolder } from './models/folder.js'
 import type { CheckpointReader } from './models/single-file/checkpoint.js'
+import { resolveComponent, resolveFile } from './source.js'
 import { checkTensor, type Tensor } from './tensor.js'
 import { finite, knownKeys } from './validate.js'
 
@@ -115,7 +116,7 @@ const findEncoder = async (given: string | undefined, model: string, file: strin
   if (given !== undefined) {
     if (typeof given !== 'string' || given === '')
       throw invalidArgument('imageEncoder', "an image encoder's folder", given)
-    return given
+    return (await resolveComponent('imageEncoder', given, 'image_encoder', {})).path
   }
   for (const folder of [model, dirname(file)]) {
     const path = join(folder, 'image_encoder')
@@ -158,7 +159,7 @@ export class IpAdapters {
     const paths: readonly string[] = typeof source === 'string' ? [source] : source
     if (!isList<string>(paths) || paths.length === 0 || paths.some((p) => typeof p !== 'string' || p === ''))
       throw invalidArgument('source', "the path of an IP-Adapter's .safetensors file, or several", source)
-    const files = await Promise.all(paths.map((path) => readIpAdapter(path, unet, readHeader)))
+    const files = await Promise.all(paths.map(async (path) => readIpAdapter(await resolveFile(path), unet, readHeader)))
     const folder = await findEncoder(options.imageEncoder, model.path, paths[0]!)
     const vision = folder === undefined ? undefined : await readImageEncoder(folder, readHeader)
     if (vision)

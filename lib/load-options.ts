@@ -1,6 +1,9 @@
 /** The options of Pipeline.fromPretrained. */
 import type { Scheduler } from './schedulers/index.js'
 
+/** How the hub is asked. */
+export type HubAccess = Pick<LoadOptions, 'cacheDir' | 'token' | 'localFilesOnly' | 'signal'>
+
 export interface LoadOptions {
   /** 'auto' (default): the best there is; 'cpu'; 'cuda', 'cuda:1': that one, or an error. */
   device?: string
@@ -13,11 +16,17 @@ export interface LoadOptions {
   threads?: number
   /** Instead of the model's own: an instance, a diffusers class name or an AUTOMATIC1111 label. */
   scheduler?: Scheduler | string
-  /** Another AutoencoderKL or AutoencoderTiny (TAESD): a folder, or a .safetensors file in the original layout. */
+  /**
+   * Another AutoencoderKL or AutoencoderTiny (TAESD): a folder, a .safetensors file in the original layout, 'org/name' (or
+   * 'org/name/folder', 'org/name/file.safetensors') on the hub, or an https address. A whole model means its autoencoder.
+   */
   vae?: string
   /** An autoencoder for previews alone, small and fast: as `vae`. See loadPreviewVae. */
   previewVae?: string
-  /** Single files: a diffusers folder with the configurations and tokenizers to use; its weights are not read. */
+  /**
+   * Single files: a diffusers folder, or 'org/name' on the hub, with the configurations and tokenizers to use; its weights are
+   * neither read nor downloaded.
+   */
   config?: string
   /** What the UNet predicts, where the model does not say it (single files of Stable Diffusion 2) or says it wrongly. */
   predictionType?: 'epsilon' | 'v_prediction' | 'sample'

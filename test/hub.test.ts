@@ -6,10 +6,11 @@ import { join } from 'node:path'
 import { Pipeline } from 'node-diffusion'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { neededFiles, parseRepo, type RemoteFile } from '#lib/hub/select.js'
+import { componentFiles, neededFiles, parseRepo, parseRepoFolder, type RemoteFile } from '#lib/hub/select.js'
 import { fails } from './support/fails.js'
 import { commit, startHub, type MockHub } from './support/mock-hub.js'
 import { reference } from './support/paths.js'
+import { writeTinySingleFile } from './support/single-file.js'
 
 const test = suite('hub')
 const repo = 'tests/tiny-sd15'
@@ -31,6 +32,7 @@ test.before(async () => {
   writeFileSync(join(model, 'unet', 'diffusion_pytorch_model.bin'), 'pickle')
   writeFileSync(join(model, 'unet', 'model.onnx'), 'graph')
   writeFileSync(join(model, 'README.md'), 'card')
+  cpSync(reference('loras', 'kohya.safetensors'), join(model, 'loras', 'style.safetensors'))
   writeFileSync(join(model, single), readFileSync(join(model, 'vae', 'diffusion_pytorch_model.safetensors')))
   hub = await startHub(repo, model)
   process.env.HF_ENDPOINT = hub.url
@@ -195,6 +197,112 @@ test('two calls at once share one download', async () => {
   assert.is(unet.length, 1)
 })
 
+test('vae: a component of a repository, alone or in a model; a file of it; an address', async () => {
+  const model = reference('models', 'tiny-sd15')
+  const folder = await Pipeline.fromPretrained(model, { threads: 1 })
+  const { images } = await folder.txt2img(options)
+  await folder.dispose()
+  for (const [vae, downloaded] of [
+    [repo, ['vae/config.json', 'vae/diffusion_pytorch_model.safetensors']],
+    [`${repo}/vae`, ['vae/config.json', 'vae/diffusion_pytorch_model.safetensors']]
+  ] as const) {
+    hub.requests.length = 0
+    const cacheDir = fresh()
+    const progress: string[] = []
+    const pipe = await Pipeline.fromPretrained(model, {
+      vae,
+      cacheDir,
+      threads: 1,
+      onProgress: ({ file }) => file !== undefined && progress.push(file)
+    })
+    assert.equal((await pipe.txt2img(options)).images[0]!.data, images[0]!.data, vae)
+    await pipe.dispose()
+    assert.equal([...new Set(progress)].sort(), [...downloaded], vae)
+    // The cache is enough afterwards; the revision is the model's own and not the VAE's.
+    hub.requests.length = 0
+    const again = await Pipeline.fromPretrained(model, { vae, cacheDir, localFilesOnly: true, revision: 'v9' })
+    await again.dispose()
+    assert.equal(asked(), [])
+  }
+  // A file in the diffusers layout by itself lacks its config: that it is refused as one shows that it came.
+  for (const vae of [`${repo}/${single}`, `${hub.url}/files/${single}`])
+    await fails(() => Pipeline.fromPretrained(model, { vae, cacheDir: fresh() }), 'ERR_ND_UNSUPPORTED', /config\.json/)
+  const cacheDir = fresh()
+  const load = (vae: string, more: object = {}): Promise<Pipeline> =>
+    Pipeline.fromPretrained(model, { vae, cacheDir, ...more })
+  await fails(() => load(`${repo}/other`), 'ERR_ND_MODEL_NOT_FOUND', /other\/config\.json/)
+  await fails(() => load(`${repo}/unet`), 'ERR_ND_UNSUPPORTED', /UNet2DConditionModel/)
+  await fails(() => load('tests/none'), 'ERR_ND_MODEL_NOT_FOUND', /tests\/none/)
+  await fails(() => load(repo, { localFilesOnly: true, cacheDir: fresh() }), 'ERR_ND_MODEL_NOT_FOUND', /cache/)
+  await fails(() => load('vae.ckpt'), 'ERR_ND_UNSUPPORTED', /pickled/)
+})
+
+test('a folder of a whole model stands for its autoencoder, previews have one from the hub', async () => {
+  const model = reference('models', 'tiny-sd15')
+  const pipe = await Pipeline.fromPretrained(model, { vae: model, previewVae: repo, cacheDir: fresh(), threads: 1 })
+  const previews: number[] = []
+  await pipe.txt2img({
+    ...options,
+    preview: { every: 1 },
+    onStep: ({ image }) => image && void previews.push(image.width)
+  })
+  assert.equal(previews, [32, 32])
+  await pipe.dispose()
+})
+
+test('config: settings and tokenizers of a repository for a single file, without its weights', async () => {
+  const file = join(folder, 'whole.safetensors')
+  writeTinySingleFile('sd15', file)
+  const bySetting = await Pipeline.fromPretrained(file, { config: reference('models', 'tiny-sd15'), threads: 1 })
+  const expected = (await bySetting.txt2img(options)).images[0]!
+  await bySetting.dispose()
+  hub.requests.length = 0
+  const pipe = await Pipeline.fromPretrained(file, { config: repo, cacheDir: fresh(), threads: 1 })
+  assert.equal((await pipe.txt2img(options)).images[0]!.data, expected.data)
+  await pipe.dispose()
+  assert.equal(
+    asked().filter((line) => line.includes('.safetensors')),
+    []
+  )
+  assert.ok(asked().some((line) => line.includes('tokenizer/vocab.json')))
+  await fails(
+    () => Pipeline.fromPretrained(file, { config: 'tests/none', cacheDir: fresh() }),
+    'ERR_ND_MODEL_NOT_FOUND',
+    /tests\/none/
+  )
+})
+
+test('a LoRA from a repository or an address', async () => {
+  const pipe = await Pipeline.fromPretrained(reference('models', 'tiny-sd15'), { threads: 1 })
+  const paint = async (): Promise<Uint8Array> => (await pipe.txt2img(options)).images[0]!.data
+  await pipe.loadLora(reference('loras', 'kohya.safetensors'))
+  const expected = await paint()
+  await pipe.unloadLora()
+  for (const source of [`${repo}/loras/style.safetensors`, `${hub.url}/files/loras/style.safetensors`]) {
+    await pipe.loadLora(source)
+    assert.is(pipe.loras[0]!.name, 'style')
+    assert.equal(await paint(), expected, source)
+    await pipe.unloadLora()
+  }
+  await fails(() => pipe.loadLora(`${repo}/loras/none.safetensors`), 'ERR_ND_MODEL_NOT_FOUND', /none/)
+  await pipe.dispose()
+})
+
+test('weights of one component: the plain ones, else in half precision, or the variant that is asked for', () => {
+  const plain = 'diffusion_pytorch_model.safetensors'
+  const half = 'diffusion_pytorch_model.fp16.safetensors'
+  const chosen = (variant: string | undefined, ...names: string[]): string[] =>
+    componentFiles('r', remote('v/config.json', ...names.map((n) => `v/${n}`), 'v/x/y.json'), 'v/', variant)
+      .map((file) => file.path.slice(2))
+      .slice(1)
+  assert.equal(chosen(undefined, half, plain), [plain])
+  assert.equal(chosen(undefined, half), [half])
+  assert.equal(chosen('fp16', half, plain), [half])
+  assert.throws(() => chosen('fp16', plain), /fp16/)
+  assert.throws(() => chosen(undefined, 'diffusion_pytorch_model.bin'), /pickled/)
+  assert.throws(() => chosen(undefined), /safetensors/)
+})
+
 const remote = (...paths: string[]): RemoteFile[] =>
   paths.map((path) => ({ path, size: 1, etag: '0'.repeat(40), hash: 'git' }))
 const index = {
@@ -238,6 +346,10 @@ test('what is a repository and what is a path', () => {
   assert.equal(parseRepo('org/name/a/b.safetensors'), { repo: 'org/name', file: 'a/b.safetensors' })
   for (const path of ['name', './org/name', '../a/b', '/a/b', 'a/b.safetensors', 'a/b/c', 'a/../b/c.safetensors'])
     assert.is(parseRepo(path), undefined, path)
+  assert.equal(parseRepoFolder('org/name'), { repo: 'org/name', folder: '' })
+  assert.equal(parseRepoFolder('org/name/a/vae'), { repo: 'org/name', folder: 'a/vae/' })
+  for (const path of ['name', './org/name', '/a/b', 'a/../b', 'a/b.safetensors', 'a/b/c.safetensors'])
+    assert.is(parseRepoFolder(path), undefined, path)
 })
 
 test.run()

@@ -9,7 +9,7 @@
 namespace nd {
 
 /// engine/backend.h's Activation, value for value (cpu-backend.cpp asserts it).
-enum class Act : int { None, Silu, Gelu, QuickGelu, Relu };
+enum class Act : int { None, Silu, Gelu, QuickGelu, Relu, GeluTanh };
 
 /// Upper bounds over all instruction sets, for fixed-size buffers in the drivers.
 constexpr int kMaxMr = 14, kMaxNr = 48;
@@ -55,6 +55,8 @@ struct AttentionTask {
   int headDim;
   float scale;  // of the scores, times log₂ e
   bool causal;
+  const float* bias;  // of the first query, [queries] rows `biasStride` apart, one value per key; or null
+  int64_t biasStride;
   float* y;  // [queries] rows of d, `yStride` apart
   int64_t yStride;
   float* scratch;  // attentionScratch() floats, 64-byte aligned
@@ -69,7 +71,7 @@ struct NormApply {
   int64_t yStride;
   int64_t rows, channels;
   const float *mean, *scale, *offset;  // [channels]
-  Act act;                             // None or Silu
+  Act act;                             // None, Silu or Gelu
 };
 
 /// y = gamma · (x − μ) / sqrt(σ² + epsilon) + beta, per row (norm.h).
@@ -79,8 +81,9 @@ struct LayerNormRows {
   float* y;  // may be x
   int64_t yStride;
   int64_t rows, width;
-  const float *gamma, *beta;  // [width]
+  const float *gamma, *beta;  // [width]; beta may be null
   float epsilon;
+  bool centred;  // else μ = 0
 };
 
 struct KernelTable {

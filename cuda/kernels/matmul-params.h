@@ -37,7 +37,8 @@ struct MatmulParams {
   }
 };
 
-/// value · gelu(gate) of four pairs → four results of row m, columns n0 / 2 on.
+/// value · gelu(gate), or its approximation by tanh, of four pairs → four results of row m, columns n0 / 2
+/// on.
 template <class T>
 ND_DEVICE void finishGated(const MatmulParams<T>& p, const float (&v)[8], int m, int n0) {
   const int features = p.n / 2, first = n0 / 2;
@@ -48,7 +49,8 @@ ND_DEVICE void finishGated(const MatmulParams<T>& p, const float (&v)[8], int m,
     const bool inside = n < features;
     const float value = v[2 * i] + (p.bias && inside ? p.bias[n] : 0);
     const float gate = v[2 * i + 1] + (p.bias && inside ? p.bias[features + n] : 0);
-    result[i] = activate(value * activate(gate, Activation::Gelu), p.activation);
+    result[i] =
+        value * activate(gate, p.activation == Activation::GeluTanh ? p.activation : Activation::Gelu);
     if (p.residual && inside) result[i] += toFloat(p.residual[m * p.residualStride + n]);
   }
   if (p.wideRows && first + 4 <= features) {

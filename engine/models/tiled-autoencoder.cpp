@@ -144,7 +144,7 @@ TiledAutoencoder::TiledAutoencoder(const Autoencoder& inner, const VaeTiling& ti
   if (tiling.tile < 2 * f || tiling.tile % f != 0)
     throw Error(ErrorCode::InvalidArgument,
                 format("Expected a multiple of %lld, at least %lld, for the side of a tile but received %lld",
-                       static_cast<long long>(f), static_cast<long long>(2 * f),
+                       static_cast<long long>(f), 2 * static_cast<long long>(f),
                        static_cast<long long>(tiling.tile)));
   if (!(tiling.overlap >= 0 && tiling.overlap < 1))
     throw Error(ErrorCode::InvalidArgument,

@@ -4,6 +4,7 @@ import { basename, join } from 'node:path'
 import { native, translating, translatingSync, type NativeSession } from '../binding.js'
 import { DiffusionError, invalidArgument, unsupported } from '../errors.js'
 import { modelNotFound } from '../models/files.js'
+import { resolveFile } from '../source.js'
 import { finite, knownKeys } from '../validate.js'
 import { familyOf, readLoraChanges } from './lora-file.js'
 import { ModuleNames, type AdaptableComponent } from './module-names.js'
@@ -124,7 +125,7 @@ export class Loras {
   load(path: string, options: LoadLoraOptions = {}): Promise<void> {
     return this.inOrder(async () => {
       knownKeys('loadLora', options, ['name', 'strength', 'textEncoderStrength'])
-      const file = adapterFile(path, 'LoRA', savedLora)
+      const file = adapterFile(await resolveFile(path), 'LoRA', savedLora)
       const name = nameOf(path, options.name)
       const given = strengths(options)
       if (this.entries.some((e) => e.name === name))

@@ -2,6 +2,7 @@
 import { basename } from 'node:path'
 import { native, translating, translatingSync, type NativeSession } from '../binding.js'
 import { invalidArgument, modelFormat, unsupported } from '../errors.js'
+import { resolveFile } from '../source.js'
 import type { Tensor } from '../tensor.js'
 import type { AddedToken } from '../tokenizer/added-tokens.js'
 import { ClipTokenizer } from '../tokenizer/clip-tokenizer.js'
@@ -120,7 +121,7 @@ export class TextualInversions {
   load(path: string, options: LoadTextualInversionOptions = {}): Promise<void> {
     return this.inOrder(async () => {
       knownKeys('loadTextualInversion', options, ['token'])
-      const source = adapterFile(path, 'textual inversion', 'learned_embeds.safetensors')
+      const source = adapterFile(await resolveFile(path), 'textual inversion', 'learned_embeds.safetensors')
       if (this.encoders.length === 0)
         throw unsupported(
           "Expected a model with a text encoder of CLIP's kind for a textual inversion but this one has none"

@@ -63,3 +63,6 @@ export const choiceArgument =
 /** Options without those that were not given: the pipeline has the defaults. */
 export const given = <T extends object>(options: T): { [K in keyof T]: Exclude<T[K], undefined> } =>
   Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as never
+
+/** For options that may be given several times. */
+export const repeated = (value: string, all: string[] = []): string[] => [...all, value]

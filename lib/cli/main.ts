@@ -19,6 +19,7 @@ import { printScores, type ScoreOptions } from './score.js'
 import { roundtripCommand } from './roundtrip-command.js'
 import { serveCommand } from './serve-command.js'
 import { packageVersion } from './version.js'
+import { workerCommand } from './worker-command.js'
 
 const interrupt = new AbortController()
 for (const signal of ['SIGINT', 'SIGTERM'] as const)
@@ -97,6 +98,7 @@ program
 
 program.addCommand(roundtripCommand(interrupt.signal))
 program.addCommand(serveCommand(interrupt.signal))
+program.addCommand(workerCommand(interrupt.signal))
 
 program
   .command('inspect')

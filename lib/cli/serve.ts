@@ -1,5 +1,6 @@
 /** `node-diffusion serve`. */
 import { createServer } from '../server/app.js'
+import { redisAddress } from './worker.js'
 
 export interface ServeOptions {
   model?: string[]
@@ -9,6 +10,8 @@ export interface ServeOptions {
   cors?: string[]
   maxQueued: number
   keepModels: number
+  redis?: string
+  queue: string
   outputs?: string
   device: string
   threads?: number
@@ -19,6 +22,7 @@ export interface ServeOptions {
 export const serve = async (o: ServeOptions, signal: AbortSignal): Promise<void> => {
   const fromEnvironment = (process.env.NODE_DIFFUSION_API_KEYS ?? '').split(',').filter((key) => key !== '')
   const apiKeys = [...(o.apiKey ?? []), ...fromEnvironment]
+  const redis = redisAddress(o.redis)
   const server = await createServer({
     models: o.model ?? ['postcard'],
     load: { device: o.device, ...(o.threads === undefined ? {} : { threads: o.threads }) },
@@ -27,6 +31,7 @@ export const serve = async (o: ServeOptions, signal: AbortSignal): Promise<void>
     apiKeys,
     cors: o.cors ?? [],
     log: o.log ?? false,
+    ...(redis === undefined ? {} : { redis, queue: o.queue }),
     ...(o.outputs === undefined ? {} : { outputs: o.outputs })
   })
   const address = await server.listen(o.port, o.host)

@@ -7,7 +7,7 @@ import { DiffusionError, invalidArgument, modelFormat } from '../errors.js'
 import { modelNotFound, readJson } from '../models/files.js'
 import { cacheFolder, exists, RepoCache, storedToken } from './cache.js'
 import { download, hashOf, reasonOf, type Transfer } from './download.js'
-import { checkPath, neededFiles, parseRepo, type RemoteFile } from './select.js'
+import { checkPath, componentFiles, neededFiles, parseRepo, parseRepoFolder, type RemoteFile } from './select.js'
 
 export interface HubOptions {
   /** A branch, tag or commit; 'main' by default. */
@@ -41,21 +41,34 @@ export interface Located {
 }
 
 /**
+ * What is wanted of a repository that is named as a whole: a model; its configurations and tokenizers; or one component, which
+ * is the repository itself, the folder of it that is named, or, in a model, the folder of this name.
+ */
+export type Want = 'model' | 'configs' | { readonly component: string }
+
+/**
  * Brings a model here, or finds it in the cache.
- * @param source 'org/name', 'org/name/file.safetensors', or the address of a .safetensors file
+ * @param source 'org/name', 'org/name/file.safetensors', the address of a .safetensors file; components: 'org/name/folder' too
  * @throws ERR_ND_MODEL_NOT_FOUND, ERR_ND_ACCESS (a token is missing or lacks rights), ERR_ND_DOWNLOAD, ERR_ND_UNSUPPORTED; signal.reason
  */
-export const locate = async (source: string, options: HubOptions): Promise<Located> => {
+export const locate = async (source: string, options: HubOptions, want: Want = 'model'): Promise<Located> => {
   const { revision, sha256 } = options
   if (revision !== undefined && (!/^\w[\w./-]*$/.test(revision) || revision.includes('..')))
     throw invalidArgument('revision', 'a branch, tag or commit', revision)
   if (sha256 !== undefined && !/^[0-9a-f]{64}$/i.test(sha256))
     throw invalidArgument('sha256', '64 hexadecimal digits', sha256)
+  if (typeof want === 'object') {
+    const part = parseRepoFolder(source)
+    if (part)
+      return new Repository(part.repo, { ...options, revision: revision ?? 'main' }).component(
+        part.folder ? [part.folder] : ['', `${want.component}/`]
+      )
+  }
   const onHub = hubAddress(source)
   const wanted = onHub ?? parseRepo(source)
   if (!wanted) return locateUrl(source, options)
   const repo = new Repository(wanted.repo, { ...options, revision: revision ?? onHub?.revision ?? 'main' })
-  return wanted.file === undefined ? repo.folder() : repo.file(checkPath(wanted.file))
+  return wanted.file === undefined ? repo.folder(want !== 'configs') : repo.file(checkPath(wanted.file))
 }
 
 const endpoint = (): string => (process.env.HF_ENDPOINT ?? 'https://huggingface.co').replace(/\/+$/, '')
@@ -81,8 +94,8 @@ class Repository {
     this.revision = options.revision
   }
 
-  /** The snapshot of a diffusers model, with the files that it needs. */
-  async folder(): Promise<Located> {
+  /** The snapshot of a diffusers model, with the files that it needs. @param weights false: without weights */
+  async folder(weights: boolean): Promise<Located> {
     return this.online(
       async (commit) => {
         const files = await this.list(commit)
@@ -94,12 +107,35 @@ class Repository {
           this.repo,
           files,
           await readJson(source, 'the list of components'),
-          this.options.variant
+          this.options.variant,
+          weights
         )
         await this.bring(commit, needed)
         return this.cache.snapshot(commit)
       },
       (snapshot) => exists(join(snapshot, 'model_index.json')).then((there) => (there ? snapshot : undefined))
+    )
+  }
+
+  /** A component's folder: the first of `folders` with a config.json. */
+  async component(folders: readonly string[]): Promise<Located> {
+    const inside = (snapshot: string, folder: string): string => join(snapshot, ...folder.split('/').filter(Boolean))
+    return this.online(
+      async (commit) => {
+        const files = await this.list(commit)
+        const folder = folders.find((f) => files.some((file) => file.path === `${f}config.json`))
+        if (folder === undefined)
+          throw modelNotFound(
+            `${this.repo}: expected ${folders.map((f) => `${f}config.json`).join(' or ')} but there is none`
+          )
+        await this.bring(commit, componentFiles(this.repo, files, folder, this.options.variant))
+        return inside(this.cache.snapshot(commit), folder)
+      },
+      async (snapshot) => {
+        for (const folder of folders)
+          if (await exists(join(inside(snapshot, folder), 'config.json'))) return inside(snapshot, folder)
+        return undefined
+      }
     )
   }
 

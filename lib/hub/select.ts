@@ -47,16 +47,56 @@ const weightSets = (files: readonly RemoteFile[], folder: string): WeightSet[] =
   })
 }
 
+const pickled = (repo: string, where: string, file: RemoteFile): Error =>
+  unsupported(
+    `${repo}: expected safetensors in ${where} but found only ${file.path}; pickled weights can run code and are not ` +
+      'loaded: look for a revision or another repository with safetensors files'
+  )
+
+/** The files of `folder` ('' or 'vae/'), not of folders in it. */
+const directlyIn = (files: readonly RemoteFile[], folder: string): RemoteFile[] =>
+  files.filter((file) => file.path.startsWith(folder) && !file.path.slice(folder.length).includes('/'))
+
+const isSetting = (file: RemoteFile): boolean => !isWeight(file.path) && /\.(json|txt|model)$/.test(file.path)
+
+/**
+ * What one component needs: its config.json and a set of weights.
+ * @param folder '' or 'vae/'
+ * @param variant this set and no other; without it the plain files, else those in half precision
+ * @throws ERR_ND_UNSUPPORTED (pickles alone), ERR_ND_MODEL_NOT_FOUND (no weights, or not of the variant)
+ */
+export const componentFiles = (
+  repo: string,
+  files: readonly RemoteFile[],
+  folder: string,
+  variant?: string
+): RemoteFile[] => {
+  const own = directlyIn(files, folder)
+  const sets = weightSets(own, folder)
+  const chosen = (variant === undefined ? [undefined, 'fp16', 'bf16'] : [variant])
+    .map((wanted) => sets.find((set) => set.variant === wanted))
+    .find((set) => set !== undefined)
+  const pickle = own.find((file) => /\.(bin|ckpt|pt|pth)$/.test(file.path))
+  if (!chosen && sets.length === 0 && pickle) throw pickled(repo, folder || 'the repository', pickle)
+  if (!chosen)
+    throw modelNotFound(
+      `${repo}: expected ${folder}diffusion_pytorch_model.${variant ? `${variant}.` : ''}safetensors but there is none`
+    )
+  return [...own.filter((file) => file.path === `${folder}config.json`), ...chosen.files]
+}
+
 /**
  * @param index model_index.json
  * @param variant take this set of weights in every component that has it; without it fp16, else the plain files
+ * @param weights false: configurations and tokenizers alone
  * @throws ERR_ND_UNSUPPORTED (a component in pickles alone), ERR_ND_MODEL_NOT_FOUND (no component has the variant)
  */
 export const neededFiles = (
   repo: string,
   files: readonly RemoteFile[],
   index: Readonly<Record<string, unknown>>,
-  variant?: string
+  variant?: string,
+  weights = true
 ): RemoteFile[] => {
   const needed = files.filter((file) => file.path === 'model_index.json')
   let found = false
@@ -65,24 +105,21 @@ export const neededFiles = (
     if (!/^\w+$/.test(component))
       throw modelFormat(`${repo}: expected names of components in model_index.json but received ${component}`)
     const folder = `${component}/`
-    const own = files.filter((file) => file.path.startsWith(folder) && !file.path.slice(folder.length).includes('/'))
+    const own = directlyIn(files, folder)
     if (own.length === 0)
       throw modelNotFound(`${repo}: expected a folder ${folder} as model_index.json names it, but there is none`)
-    needed.push(...own.filter((file) => !isWeight(file.path) && /\.(json|txt|model)$/.test(file.path)))
+    needed.push(...own.filter(isSetting))
+    if (!weights) continue
     const sets = weightSets(own, folder)
     const plain = sets.find((set) => set.variant === undefined)
     const wanted = sets.find((set) => set.variant === (variant ?? 'fp16'))
     found ||= wanted !== undefined
     const chosen = wanted ?? plain ?? sets[0]
     const pickle = own.find((file) => /\.(bin|ckpt|pt|pth)$/.test(file.path))
-    if (!chosen && pickle)
-      throw unsupported(
-        `${repo}: expected safetensors in ${folder} but found only ${pickle.path}; pickled weights can run code and are not ` +
-          'loaded: look for a revision or another repository with safetensors files'
-      )
+    if (!chosen && pickle) throw pickled(repo, folder, pickle)
     needed.push(...(chosen?.files ?? []))
   }
-  if (variant !== undefined && !found)
+  if (weights && variant !== undefined && !found)
     throw modelNotFound(`${repo}: expected weights named *.${variant}.safetensors but no component has them`)
   return needed
 }
@@ -93,6 +130,13 @@ export const parseRepo = (source: string): { repo: string; file: string | undefi
   if (!match || source.includes('..') || source.startsWith('.')) return undefined
   if (match[1]!.endsWith('.safetensors')) return undefined // a path
   return { repo: match[1]!, file: match[2] }
+}
+
+/** 'org/name/vae', or deeper: a folder of a repository, as a component by itself may be in one. */
+export const parseRepoFolder = (source: string): { repo: string; folder: string } | undefined => {
+  const match = /^([\w.-]+\/[\w.-]+)((?:\/[\w.-]+)*)$/.exec(source)
+  if (!match || source.includes('..') || source.startsWith('.') || source.endsWith('.safetensors')) return undefined
+  return { repo: match[1]!, folder: match[2]!.slice(1) && `${match[2]!.slice(1)}/` }
 }
 
 /** A file's name from the outside: it must stay in the folder that it is put in. */

@@ -42,8 +42,6 @@ export const readModel = async (
   options: ReadModelOptions
 ): Promise<ModelFolder | UnconditionalFolder> => {
   const { readHeader, variant, prefer, config, vae, predictionType } = options
-  for (const [name, value] of Object.entries({ config, vae }))
-    if (value !== undefined && (typeof value !== 'string' || value === '')) throw invalidArgument(name, 'a path', value)
   if (predictionType !== undefined && !predictionTypes.includes(predictionType))
     throw invalidArgument('predictionType', predictionTypes.map((type) => `'${type}'`).join(', '), predictionType)
   const otherVae =

@@ -19,7 +19,7 @@ export const a1111Routes = (app: FastifyInstance, painter: Painter): void => {
   }
 
   const paint = async (request: A1111Request, kind: 'txt2img' | 'img2img', reply: FastifyReply): Promise<object> => {
-    const job = painter.submit(paintRequest(request, settings, kind), disconnected(reply))
+    const job = await painter.submit(paintRequest(request, settings, kind), disconnected(reply))
     let painted: Painted | undefined
     try {
       painted = await job.finished
@@ -60,6 +60,7 @@ export const a1111Routes = (app: FastifyInstance, painter: Painter): void => {
         { schema: { tags, summary: 'How far the running job is' } },
         async (request) => {
           const job = painter.queue.running[0]
+          const { queued, running } = await painter.queue.counts()
           const step = job?.last?.step ?? 0
           const steps = job?.last?.steps ?? 0
           const share = steps ? step / steps : 0
@@ -72,7 +73,7 @@ export const a1111Routes = (app: FastifyInstance, painter: Painter): void => {
               skipped: false,
               interrupted: false,
               job: job?.id ?? '',
-              job_count: painter.queue.queued + painter.queue.running.length,
+              job_count: queued + running,
               job_timestamp: job ? new Date(job.created).toISOString() : '0',
               job_no: 0,
               sampling_step: step,

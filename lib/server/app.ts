@@ -15,7 +15,7 @@ import { ModelStore, parseModel } from './models.js'
 import { openAiRoutes } from './openai.js'
 import { Outputs } from './outputs.js'
 import { pageRoutes, pageUrls } from './page.js'
-import { Painter } from './painter.js'
+import { LocalQueue, Painter } from './painter.js'
 
 export interface ServerOptions {
   /** 'name=source' or a source; the first is the default. Default: the bundled model. */
@@ -26,6 +26,10 @@ export interface ServerOptions {
   keepModels?: number
   /** Jobs that may wait; default 64. More are refused with 429. */
   maxQueued?: number
+  /** redis://…: jobs wait there, and processes of `createWorker` paint them. Default: a queue in this process, which paints. */
+  redis?: string
+  /** The queue's name in Redis; default 'paint'. */
+  queue?: string
   /** Without keys everybody may paint. */
   apiKeys?: readonly string[]
   /** Origins that browsers may call from; none by default; '*' is all. */
@@ -50,6 +54,8 @@ export interface DiffusionServer {
 /** Open to all: a load balancer asks without a key. */
 const open = new Set(['/health', '/ready', ...pageUrls])
 
+export { createWorker, type PaintWorker, type PaintWorkerOptions } from './redis/worker.js'
+
 export const createServer = async (options: ServerOptions = {}): Promise<DiffusionServer> => {
   const store = new ModelStore(
     (options.models?.length ? options.models : ['postcard']).map(parseModel),
@@ -57,7 +63,18 @@ export const createServer = async (options: ServerOptions = {}): Promise<Diffusi
     options.keepModels
   )
   const metrics = new Metrics()
-  const painter = new Painter(store, metrics, { maxQueued: options.maxQueued ?? 64 })
+  const maxQueued = options.maxQueued ?? 64
+  const queue = options.redis
+    ? await (
+        await import('./redis/queue.js')
+      ).RedisQueue.open({
+        url: options.redis,
+        maxQueued,
+        ...(options.queue === undefined ? {} : { name: options.queue })
+      })
+    : new LocalQueue(store, { maxQueued })
+  queue.onEnd = (job) => metrics.ended(job)
+  const painter = new Painter(store, queue)
   const outputs = new Outputs(options.outputs ?? join(tmpdir(), `node-diffusion-outputs-${process.pid}`))
   const app = fastify({
     logger: options.log ?? false,
@@ -107,11 +124,12 @@ export const createServer = async (options: ServerOptions = {}): Promise<Diffusi
   app.register((scope, _, done) => {
     const tags = ['server']
     scope.get('/health', { schema: { tags, summary: 'Whether the process lives' } }, () => ({ status: 'ok' }))
-    scope.get('/ready', { schema: { tags, summary: 'Whether it takes requests' } }, (_request, reply) =>
-      reply.code(closing ? 503 : 200).send({ status: closing ? 'closing' : 'ok' })
-    )
-    scope.get('/metrics', { schema: { tags, summary: 'Prometheus metrics' } }, (_request, reply) =>
-      reply.type('text/plain; version=0.0.4').send(metrics.text(painter.queue.queued, painter.queue.running.length))
+    scope.get('/ready', { schema: { tags, summary: 'Whether it takes requests' } }, (_request, reply) => {
+      const status = closing ? 'closing' : queue.ready ? 'ok' : 'the queue does not answer'
+      return reply.code(status === 'ok' ? 200 : 503).send({ status })
+    })
+    scope.get('/metrics', { schema: { tags, summary: 'Prometheus metrics' } }, async (_request, reply) =>
+      reply.type('text/plain; version=0.0.4').send(metrics.text(await queue.counts()))
     )
     scope.get('/openapi.json', { schema: { hide: true } }, () => app.swagger())
     scope.get<{ Params: { name: string } }>(
@@ -132,7 +150,7 @@ export const createServer = async (options: ServerOptions = {}): Promise<Diffusi
     listen: (port, host = '127.0.0.1') => app.listen({ port, host }),
     async close(now = false) {
       closing = true
-      await painter.queue.close(now)
+      await queue.close(now)
       await app.close()
       await store.dispose()
     }

@@ -10,6 +10,7 @@ const statuses: Partial<Record<ErrorCode, number>> = {
   ERR_ND_ABORTED: 499,
   ERR_ND_QUEUE_FULL: 429,
   ERR_ND_CLOSED: 503,
+  ERR_ND_UNAVAILABLE: 503,
   ERR_ND_OUT_OF_MEMORY: 503,
   ERR_ND_DOWNLOAD: 502,
   ERR_ND_ACCESS: 502

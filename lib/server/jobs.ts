@@ -46,8 +46,8 @@ const optionsOf = (given: Record<string, unknown>): Record<string, unknown> => {
 }
 
 export const jobRoutes = (app: FastifyInstance, painter: Painter): void => {
-  const find = (id: string): PaintJob => {
-    const job = painter.queue.get(id)
+  const find = async (id: string): Promise<PaintJob> => {
+    const job = await painter.queue.find(id)
     if (!job) throw Object.assign(new Error(`there is no job ${id}`), { statusCode: 404 })
     return job
   }
@@ -55,7 +55,7 @@ export const jobRoutes = (app: FastifyInstance, painter: Painter): void => {
     id: job.id,
     task: job.task,
     state: job.state,
-    position: painter.queue.position(job),
+    position: job.position,
     step: job.last?.step ?? 0,
     steps: job.last?.steps ?? 0,
     created: job.created,
@@ -96,30 +96,38 @@ export const jobRoutes = (app: FastifyInstance, painter: Painter): void => {
         }
       } as const
 
-      scope.post<{ Body: JobBody }>('/jobs', { schema: { tags, summary: 'Ask for a job', body } }, (request, reply) => {
-        const task: Task = oneOf('task', request.body.task, tasks)
-        const paint = {
-          model: request.body.model,
-          task,
-          priority: request.body.priority,
-          options: optionsOf(request.body.options ?? {})
-        } as unknown as PaintRequest
-        const job = painter.submit(paint)
-        return reply.code(202).header('location', `/api/jobs/${job.id}`).send(view(job))
-      })
-      scope.get<{ Params: { id: string } }>('/jobs/:id', { schema: { tags, summary: 'Its state' } }, (request) =>
-        view(find(request.params.id))
+      scope.post<{ Body: JobBody }>(
+        '/jobs',
+        { schema: { tags, summary: 'Ask for a job', body } },
+        async (request, reply) => {
+          const task: Task = oneOf('task', request.body.task, tasks)
+          const paint = {
+            model: request.body.model,
+            task,
+            priority: request.body.priority,
+            options: optionsOf(request.body.options ?? {})
+          } as unknown as PaintRequest
+          const job = await painter.submit(paint)
+          return reply.code(202).header('location', `/api/jobs/${job.id}`).send(view(job))
+        }
       )
-      scope.delete<{ Params: { id: string } }>('/jobs/:id', { schema: { tags, summary: 'Cancel it' } }, (request) => {
-        const job = find(request.params.id)
-        job.cancel()
-        return view(job)
-      })
+      scope.get<{ Params: { id: string } }>('/jobs/:id', { schema: { tags, summary: 'Its state' } }, async (request) =>
+        view(await find(request.params.id))
+      )
+      scope.delete<{ Params: { id: string } }>(
+        '/jobs/:id',
+        { schema: { tags, summary: 'Cancel it' } },
+        async (request) => {
+          const job = await find(request.params.id)
+          job.cancel()
+          return view(job)
+        }
+      )
       scope.get<{ Params: { id: string } }>(
         '/jobs/:id/events',
         { schema: { tags, summary: 'Server-sent events: state, step, end' } },
-        (request, reply) => {
-          const job = find(request.params.id)
+        async (request, reply) => {
+          const job = await find(request.params.id)
           const gone = disconnected(reply)
           return streamEvents(reply, async (send) => {
             send(view(job), 'state')
@@ -158,7 +166,7 @@ export const jobRoutes = (app: FastifyInstance, painter: Painter): void => {
         { schema: { tags, summary: 'One of its pictures, in PNG' } },
         async (request, reply) => {
           const index = /^(\d+)\.png$/.exec(request.params.name)?.[1]
-          const image = find(request.params.id).result?.result.images[Number(index ?? -1)]
+          const image = (await find(request.params.id)).result?.result.images[Number(index ?? -1)]
           if (!image) throw Object.assign(new Error('there is no such picture'), { statusCode: 404 })
           return reply.type('image/png').send(await image.toBuffer('png'))
         }

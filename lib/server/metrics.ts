@@ -26,7 +26,7 @@ export class Metrics {
     this.refused++
   }
 
-  text(queued: number, running: number): string {
+  text({ queued, running, workers }: { queued: number; running: number; workers?: number }): string {
     const lines: string[] = []
     const metric = (
       name: string,
@@ -49,6 +49,7 @@ export class Metrics {
     ])
     metric('node_diffusion_jobs_queued', 'gauge', 'Jobs that wait', [['', queued]])
     metric('node_diffusion_jobs_running', 'gauge', 'Jobs that run', [['', running]])
+    if (workers !== undefined) metric('node_diffusion_workers', 'gauge', 'Workers of the queue', [['', workers]])
     metric('process_resident_memory_bytes', 'gauge', 'Resident memory', [['', process.memoryUsage.rss()]])
     const rows: [string, string, number][] = [...this.seconds].flatMap(([task, { counts, sum, count }]) => [
       ...buckets.map((bound, i): [string, string, number] => ['_bucket', `{task="${task}",le="${bound}"}`, counts[i]!]),

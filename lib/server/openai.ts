@@ -223,7 +223,7 @@ export const openAiRoutes = (app: FastifyInstance, context: OpenAiContext): void
   ): Promise<unknown> => {
     const partial = body.stream && (body.partial_images ?? 0) > 0
     const options = { ...paint.options, ...(partial ? { preview: true } : {}) }
-    const job = painter.submit({ ...paint, options, priority: body.priority }, disconnected(reply))
+    const job = await painter.submit({ ...paint, options, priority: body.priority }, disconnected(reply))
     if (body.stream) return stream(reply, kind, job, body)
     return answer(job, body, context, request)
   }

@@ -55,7 +55,7 @@ ND_TEST("decodePixels: tile by tile where memory is short") {
   Context context{*backend, arena};
   const int64_t h = 70, w = 90;
   const auto decoded = [&](const Autoencoder& vae, bool* inTiles) {
-    return decodePixels(context, vae, kPlain, ramp(2 * h, w), {2, 4, h, w}, inTiles);
+    return decodePixels(context, &vae, kPlain, ramp(2 * h, w), {2, 4, h, w}, inTiles);
   };
   bool inTiles = true;
   const Limited roomy(h * w), narrow(64 * 64), none(1);
@@ -66,7 +66,7 @@ ND_TEST("decodePixels: tile by tile where memory is short") {
   CHECK(inTiles && narrow.decodes == 1 + 2 * 4 && tiles.size() == whole.size());
   for (size_t i = 0; i < whole.size(); i++) CHECK(std::abs(int(tiles[i]) - int(whole[i])) <= 1);
   CHECK_ERROR(decoded(none, &inTiles), ErrorCode::OutOfMemory, "too large");
-  CHECK_ERROR(decodePixels(context, none, kPlain, ramp(64, 64), {1, 4, 64, 64}), ErrorCode::OutOfMemory,
+  CHECK_ERROR(decodePixels(context, &none, kPlain, ramp(64, 64), {1, 4, 64, 64}), ErrorCode::OutOfMemory,
               "too large");
   const TiledAutoencoder asked(narrow, {1024, 0.25});
   CHECK_ERROR(decoded(asked, &inTiles), ErrorCode::OutOfMemory, "too large");
@@ -86,7 +86,7 @@ ND_TEST("cuda decodePixels: an autoencoder in its own range") {
     vae->wideRange = true;
     Arena arena(backend);
     Context context{backend, arena};
-    return decodePixels(context, *vae, kPlain, latents, {1, 4, 3, 3});
+    return decodePixels(context, vae.get(), kPlain, latents, {1, 4, 3, 3});
   };
   const std::vector<uint8_t> expected = decoded(*cpu), actual = decoded(*gpu);
   double sum = 0;
