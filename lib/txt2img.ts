@@ -135,7 +135,9 @@ export const generate = async (
   const result = await runJob(o, (onStep) => models.adapters.around((session) => session.generate(job, onStep)))
 
   if (result.decodedInTiles)
-    warnings.push('Memory was short: the picture was decoded tile by tile, which changes it a little (option vaeTiling)')
+    warnings.push(
+      'Memory was short: the picture was decoded tile by tile, which changes it a little (option vaeTiling)'
+    )
   if (o.attentionMaps && !result.attention) warnings.push('No step ran that attentionMaps could be made of')
 
   // 3. The pictures.
