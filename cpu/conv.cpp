@@ -9,6 +9,7 @@
 
 #include "cpu/cpu-backend.h"
 #include "cpu/gemm.h"
+#include "cpu/winograd.h"
 
 namespace nd {
 
@@ -76,7 +77,10 @@ void CpuBackend::conv2d(const ConvArgs& a) {
     out.channelStride = a.channelAdd->stride;
     out.rowsPerImage = in.outH * in.outW;
   }
-  gemm(k_, pool_, scratch_, a.y.shape.rows(), weight, in, out);
+  if (useWinograd(winogradOptions, k_, weight, in))
+    winograd(winogradOptions, k_, pool_, scratch_, shared_, a.y.shape[0], weight, in, out);
+  else
+    gemm(k_, pool_, scratch_, a.y.shape.rows(), weight, in, out);
 }
 
 }  // namespace nd

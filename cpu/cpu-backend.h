@@ -9,6 +9,7 @@
 #include "cpu/address-range.h"
 #include "cpu/kernels/kernel-table.h"
 #include "cpu/thread-pool.h"
+#include "cpu/winograd.h"
 #include "engine/backend.h"
 
 namespace nd {
@@ -42,6 +43,8 @@ class CpuBackend : public Backend {
   void unreserve(void* data, size_t bytes) override { releaseAddresses(data, bytes); }
   MemoryUse memory() const override;
   WeightPtr makeWeight(WeightKind kind, std::span<const HostTensor> parts) override;
+  std::string weightLayout() const override;
+  WeightPtr adopt(WeightPtr weight) override;
 
   void upload(const float* host, Tensor y) override;
   void download(Tensor x, float* host) override;
@@ -67,6 +70,7 @@ class CpuBackend : public Backend {
 
   const KernelTable& kernels() const { return k_; }
   ThreadPool& pool() { return pool_; }
+  WinogradOptions winogradOptions;
 
  private:
   const KernelTable& k_;

@@ -21,7 +21,7 @@ export interface PoolOptions extends Omit<LoadOptions, 'device'> {
 
 interface Waiting {
   readonly start: (pipe: Pipeline) => void
-  readonly fail: (error: unknown) => void
+  readonly fail: (error: Error) => void
 }
 
 /** @throws DiffusionError ERR_ND_CUDA_UNAVAILABLE, ERR_ND_INVALID_ARGUMENT */
@@ -181,7 +181,7 @@ export class PipelinePool {
         },
         fail: (error) => {
           signal?.removeEventListener('abort', aborted)
-          reject(error as Error)
+          reject(error)
         }
       }
       signal?.addEventListener('abort', aborted, { once: true })

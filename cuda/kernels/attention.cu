@@ -36,6 +36,12 @@ struct Plan {
   static constexpr int kPitch = kDepth + 8;  // elements; an odd number of 16-byte chunks: no bank conflicts
   static constexpr int kColumnTiles = kWidth / kGroups / 8;  // of a warp
   static constexpr uint32_t kBytes = (kQueries + 2 * kKeys) * kPitch * 2;
+  static constexpr bool kBiased = false;
+};
+/// Kernels of their own, so that the others have the registers.
+template <class P>
+struct Biased : P {
+  static constexpr bool kBiased = true;
 };
 
 /// Rows first to first + kRows − 1 of one head, zero beyond `rows` and beyond column d.
@@ -155,7 +161,7 @@ __global__ void __launch_bounds__(P::kThreads) attentionKernel(const AttentionPa
     syncThreads();  // the values are there, and nobody needs these keys any more
     if (key + P::kKeys < seen) loadRows<P, P::kKeys>(p, k, keys, p.kStride, key + P::kKeys, p.lk);
     asyncCommit();
-    if (p.bias) {
+    if constexpr (P::kBiased) {
       const Global<const float> bias =
           p.bias + (batch * p.biasBatch + static_cast<int64_t>(blockIdx.y) * p.lq * p.lk);
 #pragma unroll
@@ -211,6 +217,11 @@ static void attentionOf(const Launch& launch_, const AttentionArgs& a) {
   if (p.lq == 0 || p.lk == 0 || batch == 0) return;
   if (launch_.capability == 90 && hopperAttentionFits(a)) return attentionHopper<T>(launch_, a, p);
 
+  if (a.bias) {  // text encoders: small
+    if (d <= 64) return run<Biased<Plan<64, 32, 4, 1>>>(launch_, p, heads, batch);
+    if (d <= 160) return run<Biased<Plan<160, 32, 8, 1>>>(launch_, p, heads, batch);
+    return run<Biased<Plan<512, 16, 8, 1, 2>>>(launch_, p, heads, batch);
+  }
   // The narrowest that holds the width. 32 rows per warp, where the registers allow it, halve what is read of
   // k and v from shared memory, which 16 rows use as fast as it can be read.
   if (d <= 40) return run<Plan<40, 64, 4, 2>>(launch_, p, heads, batch);
