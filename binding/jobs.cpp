@@ -183,6 +183,7 @@ class VaeRun : public Job {
     const Shape& s = in_.shape;
     expectChannels(s, name(), encode_ ? vae.inChannels() : vae.latentChannels());
     const size_t each = in_.data.size() / static_cast<size_t>(s[0]);
+    const WideRange range(context.backend, vae.wideRange);
     for (int64_t b = 0; b < s[0]; b++) {  // one at a time, to bound memory
       Arena::Scope scope(context.arena);
       const Tensor x =

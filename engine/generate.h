@@ -86,6 +86,7 @@ struct GenerateResult {
   std::vector<float> latents;
   int64_t height = 0, width = 0;
   std::vector<uint8_t> pixels;  // [B, H, W, 3]
+  bool decodedInTiles = false;  // because memory was short
   Shape attentionShape;         // [B, tokens, h, w], where asked for
   std::vector<float> attention;
   Timings timings;
@@ -100,8 +101,10 @@ std::vector<float> predictedNoise(const PlanRow&, std::span<const float> x, std:
 
 /// latents [B, C, h, w] of the loop → RGB8 [B, h·f, w·f, 3]; one image at a time, to bound memory. Without an
 /// autoencoder they are pixels themselves, and f is 1.
+/// Where the memory does not suffice, large images are decoded tile by tile, which `inTiles` then tells.
 std::vector<uint8_t> decodePixels(Context&, const Autoencoder*, const LatentScaling&,
-                                  const std::vector<float>& latents, const Shape& shape);
+                                  const std::vector<float>& latents, const Shape& shape,
+                                  bool* inTiles = nullptr);
 std::vector<uint8_t> decodePixels(Context&, const Models&, const std::vector<float>& latents,
                                   const Shape& shape);
 

@@ -133,6 +133,8 @@ export interface NativeResult {
   pixels: Uint8Array
   width: number
   height: number
+  /** Because memory was short. */
+  decodedInTiles: boolean
   /** [images, tokens, h, w], where asked for. */
   attention?: Tensor
   timings: { text: number; encode: number; denoise: number; decode: number }

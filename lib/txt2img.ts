@@ -139,6 +139,10 @@ export const generate = async (
   // 2. Run it.
   const result = await runJob(o, (onStep) => models.adapters.around((session) => session.generate(job, onStep)))
 
+  if (result.decodedInTiles)
+    warnings.push(
+      'Memory was short: the picture was decoded tile by tile, which changes it a little (option vaeTiling)'
+    )
   if (o.attentionMaps && !result.attention) warnings.push('No step ran that attentionMaps could be made of')
 
   // 3. The pictures.
