@@ -17,6 +17,7 @@ export type { EditOptions, Img2ImgOptions, InpaintOptions, PictureInput, ResizeM
 export { ClipModel, clipScore, type ClipLoadOptions, type ClipScores } from './clip-model.js'
 export type { IpAdapterBlockScale, IpAdapterInput, IpAdapterOptions, IpAdapterScale } from './ip-adapter.js'
 export { ImageEncoder } from './clip-image-encoder.js'
+export type { SuperResolutionOptions } from './super-resolution.js'
 export type { UnconditionalOptions } from './unconditional.js'
 export type { PreviewOptions, StepEvent, Txt2ImgOptions } from './txt2img-options.js'
 export { TextEncoder, UNet, Vae, type UNetRequest, type VaeCallOptions } from './components.js'

@@ -88,7 +88,7 @@ test('one picture for several prompts, a prompt, a tensor, VAE tiles', async () 
   const asTensor = { data: planes, shape: [1, 3, height, width] }
   const again = await pipe.superResolution({ ...options, prompt: 'a red house', seed: 1, image: asTensor })
   assert.ok(relativeError(again.latents.data, first.latents.data) < 1e-5)
-  const tiled = await pipe.superResolution({ ...options, seed: 3, vaeTiling: { tile: 32 } })
+  const tiled = await pipe.superResolution({ ...options, seed: 3, vaeTiling: { tileSize: 32 } })
   assert.is(tiled.images[0]!.width, 64)
 })
 
@@ -96,8 +96,8 @@ test('what does not fit is refused', async () => {
   const options = optionsOf('plain')
   const wrong = (change: object, message: RegExp) =>
     fails(() => pipe.superResolution({ ...options, ...change }), 'ERR_ND_INVALID_ARGUMENT', message)
-  await wrong({ noiseLevel: 351 }, /noiseLevel.*350/)
-  await wrong({ width: 64 }, /width.*4 times as large/)
+  await wrong({ noiseLevel: 351 }, /350 for noiseLevel/)
+  await wrong({ width: 64 }, /4 times as large.*width/)
   await wrong({ image: { data: new Float32Array(3 * 6 * 6), shape: [1, 3, 6, 6] } }, /multiple of 4/)
   await wrong({ image: { data: new Uint8Array(27), width: 3, height: 3, channels: 3 } }, /multiple of 4/)
   await wrong({ image: [picture('two.picture0'), picture('two.picture1')] }, /one picture/)
