@@ -60,7 +60,7 @@ export const roofline = ({ operations, peak, bandwidth, title, subtitle }) => {
       `${peak.toFixed(0)} GFLOP/s, measured`,
       'text-anchor="end" font-weight="600"'
     ),
-    text(x(lowest) + 8, y(lowest * bandwidth) - 14, `${bandwidth.toFixed(1)} GB/s, measured`, 'font-weight="600"')
+    text(x(1.6 * lowest) + 16, y(1.6 * lowest * bandwidth) + 4, `${bandwidth.toFixed(1)} GB/s, measured`, 'font-weight="600"')
   )
   for (const p of points) {
     const radius = Math.max(2.5, 26 * Math.sqrt(p.seconds / total))
@@ -71,8 +71,8 @@ export const roofline = ({ operations, peak, bandwidth, title, subtitle }) => {
   Object.entries(titles).forEach(([kind, words], i) => {
     const share = all.filter((o) => o.kind === kind).reduce((sum, o) => sum + o.seconds, 0) / total
     const py = box.bottom - 84 + 20 * i
-    parts.push(`<circle cx="${box.right - 214}" cy="${py - 4}" r="6" fill="${colours[kind]}" fill-opacity="0.6"/>`)
-    parts.push(text(box.right - 202, py, `${words}, ${(100 * share).toFixed(0)} % of the time`))
+    parts.push(`<circle cx="${box.right - 244}" cy="${py - 4}" r="6" fill="${colours[kind]}" fill-opacity="0.6"/>`)
+    parts.push(text(box.right - 232, py, `${words}, ${(100 * share).toFixed(0)} % of the time`))
   })
   parts.push(
     text((box.left + box.right) / 2, height - 14, 'FLOP per byte of operands and result', 'text-anchor="middle"'),
