@@ -127,7 +127,7 @@ struct PlanStepArgs {
   const PlanRow* row;
   Tensor modelOutput;  // [branches·B, Cm, H, W] float32, branch-major; Cm = C, or 2C with learnedRange
   int branches;
-  double guidanceRescale = 0;    // diffusers' guidance_rescale (branch 1 is the text-conditioned one)
+  double guidanceRescale = 0;    // diffusers' guidance_rescale (the last branch has the prompt)
   Tensor state[kBasisCount];     // by Basis; x and registers are read and written; unused ones are empty
   const Tensor* mask = nullptr;  // [B, 1, H, W], 1 where repainted: outside it x becomes α·orig + σ·n0
   Tensor p;                      // out: predicted original

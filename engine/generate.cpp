@@ -90,6 +90,7 @@ Steering prepare(Context& context, const Models& models, const GenerateJob& job,
     steering.controls.emplace(context, models.controls, job.controls,
                               ControlTarget{.batch = job.prompts * job.imagesPerPrompt,
                                             .branches = job.branches,
+                                            .prompted = job.prompted(),
                                             .height = job.latentHeight * models.vae->factor(),
                                             .width = job.latentWidth * models.vae->factor(),
                                             .guess = job.guess,
@@ -98,8 +99,11 @@ Steering prepare(Context& context, const Models& models, const GenerateJob& job,
                                             .added = added,
                                             .text = text});
   steering.text = unet.prepareText(context, text);
-  addImagePrompts(context, models.ipAdapters, job.imagePrompts, job.branches,
-                  job.prompts * job.imagesPerPrompt, steering.text);
+  const int64_t perBranch = job.prompts * job.imagesPerPrompt;
+  addImagePrompts(context, models.ipAdapters, job.imagePrompts, {job.branches, job.prompted(), perBranch},
+                  steering.text);
+  if (!job.perturbed.empty())
+    UNet::perturb(steering.text, job.perturbed, {(job.branches - 2) * perBranch, perBranch});
   steering.time = unet.prepareTime(context, timesteps, perRow, added);
   steering.current = unet.oneTime(context, steering.time);
   return steering;

@@ -28,6 +28,8 @@ export interface NativeGenerateJob {
     pooled?: Tensor | undefined
   }
   branches: number
+  /** Transformer blocks whose self-attention is perturbed in the branch before the last. */
+  perturbed?: Int32Array | undefined
   prompts: number
   imagesPerPrompt: number
   latentHeight: number
@@ -196,6 +198,7 @@ export interface NativeSession {
     noiseLevel?: Float32Array | undefined
     residuals?: readonly Tensor[] | undefined
     adapterMaps?: readonly Tensor[] | undefined
+    perturbed?: Int32Array | undefined
     blocks: boolean
   }): Promise<{ sample: Tensor; blocks?: Record<string, Tensor> }>
   vaeEncode(picture: Tensor, tiling?: VaeTiling): Promise<Tensor>
