@@ -60,7 +60,12 @@ export const roofline = ({ operations, peak, bandwidth, title, subtitle }) => {
       `${peak.toFixed(0)} GFLOP/s, measured`,
       'text-anchor="end" font-weight="600"'
     ),
-    text(x(1.6 * lowest) + 16, y(1.6 * lowest * bandwidth) + 4, `${bandwidth.toFixed(1)} GB/s, measured`, 'font-weight="600"')
+    text(
+      x(1.6 * lowest) + 16,
+      y(1.6 * lowest * bandwidth) + 4,
+      `${bandwidth.toFixed(1)} GB/s, measured`,
+      'font-weight="600"'
+    )
   )
   for (const p of points) {
     const radius = Math.max(2.5, 26 * Math.sqrt(p.seconds / total))

@@ -9,6 +9,8 @@ import type { AutoencoderConfig } from './models/autoencoder.js'
 export const chooseDevice = (device: string, dtype: string): { device: string; reason: string } => {
   if (!/^(auto|cpu|cuda(:\d+)?)$/.test(device))
     throw invalidArgument('device', "'auto', 'cpu', 'cuda' or 'cuda:N'", device)
+  if (dtype === 'float8')
+    throw unsupported("dtype 'float8' is not supported: weights stored so are read, and computed with in 16 or 32 bits; use 'auto'")
   if (!['auto', 'float32', 'float16', 'bfloat16'].includes(dtype))
     throw invalidArgument('dtype', "'auto', 'float32', 'float16' or 'bfloat16'", dtype)
   const { cuda, cudaReason } = device === 'cpu' ? { cuda: null, cudaReason: '' } : native().inspect()
@@ -40,6 +42,11 @@ export const chooseDevice = (device: string, dtype: string): { device: string; r
   return { device: 'cpu', reason }
 }
 
-/** What a GPU computes in where nothing was asked for: Stable Diffusion XL's autoencoder overflows in float16. */
-export const chooseDtype = (asked: string | undefined, xl: boolean, vae: AutoencoderConfig | undefined): string =>
-  asked ?? (xl && vae && 'forceUpcast' in vae && vae.forceUpcast ? 'bfloat16' : 'auto')
+/**
+ * The autoencoder as it is loaded: Stable Diffusion XL's overflows in float16, so that a GPU computes it, and only it, in
+ * bfloat16. Families before have the entry of the configuration as well, as its default, and are not concerned.
+ */
+export const inItsRange = <V extends { readonly config: AutoencoderConfig }>(vae: V, xl: boolean): V => ({
+  ...vae,
+  config: { ...vae.config, wideRange: xl && 'forceUpcast' in vae.config && vae.config.forceUpcast }
+})

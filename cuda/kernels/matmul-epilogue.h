@@ -27,6 +27,7 @@ ND_DEVICE void finishRows(const MatmulParams<T>& p, Shared<float> staging, int n
     store8(staging + (at + 8 * kPitch), floatToBits(value(j, 2)), floatToBits(value(j, 3)));
   }
   syncWarp();
+#pragma unroll 1
   for (int chunk = lane; chunk < 16 * kColumns; chunk += 32) {
     const int row = chunk / kColumns, column = chunk % kColumns * 8;
     const int m = rowOf(row), n = n0 + column;
@@ -40,7 +41,7 @@ ND_DEVICE void finishRows(const MatmulParams<T>& p, Shared<float> staging, int n
       finish8(p, v, m, n);
       continue;
     }
-    const auto to = p.partial + ((static_cast<int64_t>(blockIdx.z) * p.m + m) * p.n + n);
+    const auto to = p.partial + ((static_cast<int64_t>(blockIdx.z) * p.phases * p.m + m) * p.n + n);
     if (p.n % 4 == 0 && n + 8 <= p.n) {
       store16(to, low);
       store16(to + 4, high);
