@@ -155,7 +155,16 @@ test('--show-steps writes a sheet of every step beside the picture', async () =>
 })
 
 test('--animate writes the steps and the picture as a moving one', async () => {
-  const { status, stdout, stderr } = await cli([...paint, '-o', 'moving.png', '--seed', '1', '--animate', 'moving.webp', '-q'])
+  const { status, stdout, stderr } = await cli([
+    ...paint,
+    '-o',
+    'moving.png',
+    '--seed',
+    '1',
+    '--animate',
+    'moving.webp',
+    '-q'
+  ])
   assert.is(status, 0, stderr)
   assert.is(stdout, 'moving.png\nmoving.webp\n')
   const { pages } = await sharp(join(folder, 'moving.webp'), { animated: true }).metadata()
