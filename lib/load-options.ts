@@ -10,7 +10,8 @@ export interface LoadOptions {
   device?: string
   /**
    * 'auto' (default): float32 on the CPU, whose weights keep the file's type; 'float16' on a GPU, or 'bfloat16', whose range
-   * is larger and whose precision is less.
+   * is larger and whose precision is less. What overflows in float16 (Stable Diffusion XL's autoencoder, T5) is computed in
+   * bfloat16 there in any case. float8 is not built.
    */
   dtype?: string
   /** CPU threads; default: the physical cores. */
