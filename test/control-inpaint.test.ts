@@ -64,7 +64,7 @@ test('where the mask is bright the ControlNet is told -1', async () => {
     await pipe.txt2img({
       ...common,
       controlImage: controlImage as RawImage,
-      controlnetConditioningScale: 10000,
+      controlnetConditioningScale: 100,
       stepLatents: true,
       outputType: 'latent',
       onStep: (e) => {
@@ -80,15 +80,15 @@ test('where the mask is bright the ControlNet is told -1', async () => {
   const { downBlockResiduals, midBlockResidual } = await pipe.controlNets[0]!.predict({
     ...request,
     picture,
-    conditioningScale: 10000
+    conditioningScale: 100
   })
   const expected = await pipe.unet.predict({
     ...request,
     downBlockAdditionalResiduals: downBlockResiduals,
     midBlockAdditionalResidual: midBlockResidual
   })
-  assert.ok(relativeError(noise, expected.sample.data) < 1e-5)
-  assert.ok(relativeError(await run(image), noise) > 1e-4)
+  assert.ok(relativeError(noise, expected.sample.data) < 1e-6)
+  assert.ok(relativeError(await run(image), noise) > 8e-6)
   await fails(() => run([{ image, mask }, image]), 'ERR_ND_INVALID_ARGUMENT', /a mask with every picture/)
   await fails(() => run({ image, mask, blur: 1 }), 'ERR_ND_INVALID_ARGUMENT', /blur/)
 })
