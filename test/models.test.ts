@@ -44,7 +44,16 @@ test('SD1: the tiny model', async () => {
     eosTokenId: 846,
     projectionDim: 0
   })
-  const level = { resnets: 2, heads: 4, transformerLayers: 1, upHeads: 4, upTransformerLayers: 1, contextWidth: 32 }
+  const level = {
+    resnets: 2,
+    heads: 4,
+    transformerLayers: 1,
+    upHeads: 4,
+    upTransformerLayers: 1,
+    contextWidth: 32,
+    onlyCross: false,
+    upOnlyCross: false
+  }
   const plain = { heads: 0, transformerLayers: 0, upHeads: 0, upTransformerLayers: 0 }
   assert.equal(model.unet.config, {
     inChannels: 4,
@@ -69,6 +78,7 @@ test('SD1: the tiny model', async () => {
     timeCondWidth: 0,
     addedTimeWidth: 0,
     addedInputWidth: 0,
+    classEmbeds: 0,
     sampleSize: { height: 8, width: 8 }
   })
   assert.equal(model.vae!.config, {
