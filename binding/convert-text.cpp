@@ -38,13 +38,31 @@ LdmBertConfig ldmBertConfig(const Napi::Object& o) {
   };
 }
 
+T5Config t5Config(const Napi::Object& o) {
+  T5Config c;
+  c.vocabSize = integer(o, "vocabSize");
+  c.hiddenSize = integer(o, "hiddenSize");
+  c.intermediateSize = integer(o, "intermediateSize");
+  c.headDim = integer(o, "headDim");
+  c.layers = static_cast<int>(integer(o, "layers"));
+  c.heads = static_cast<int>(integer(o, "heads"));
+  c.gated = boolean(o, "gated");
+  c.activation = c.gated ? Activation::GeluTanh : Activation::Relu;
+  c.layerNormEps = static_cast<float>(number(o, "layerNormEps"));
+  c.buckets = static_cast<int>(integer(o, "buckets"));
+  c.maxDistance = static_cast<int>(integer(o, "maxDistance"));
+  c.maxPositions = integer(o, "maxPositions");
+  return c;
+}
+
 }  // namespace
 
 TextConfig textConfig(const Napi::Object& o) {
   const std::string kind = string(o, "kind");
   if (kind == "clip-text") return clipTextConfig(o);
   if (kind == "ldm-bert") return ldmBertConfig(o);
-  wrong("kind", "'clip-text' or 'ldm-bert'");
+  if (kind == "t5") return t5Config(o);
+  wrong("kind", "'clip-text', 'ldm-bert' or 't5'");
 }
 
 EncoderInput encoderInput(const Napi::Object& o) {

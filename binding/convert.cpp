@@ -180,6 +180,14 @@ StepPlan plan(const Napi::Object& o) {
   return out;
 }
 
+static Activation activation(const Napi::Object& o, const char* name) {
+  const std::string value = string(o, name);
+  if (value == "none") return Activation::None;
+  if (value == "silu") return Activation::Silu;
+  if (value == "gelu") return Activation::Gelu;
+  wrong(name, "'none', 'silu' or 'gelu'");
+}
+
 UNetConfig unetConfig(const Napi::Object& o) {
   UNetConfig c;
   c.inChannels = integer(o, "inChannels");
@@ -212,6 +220,23 @@ UNetConfig unetConfig(const Napi::Object& o) {
   c.timeCondWidth = integer(o, "timeCondWidth");
   c.addedTimeWidth = integer(o, "addedTimeWidth");
   c.addedInputWidth = integer(o, "addedInputWidth");
+  if (has(o, "pixel")) {
+    const Napi::Object p = object(o, "pixel");
+    c.addedKv = boolean(p, "addedKv");
+    c.activation = activation(p, "activation");
+    c.timeWidth = integer(p, "timeWidth");
+    c.timeActivation = activation(p, "timeActivation");
+    c.skipTimeActivation = boolean(p, "skipTimeActivation");
+    c.scaleShift = boolean(p, "scaleShift");
+    c.outputScale = static_cast<float>(number(p, "outputScale"));
+    c.midOutputScale = static_cast<float>(number(p, "midOutputScale"));
+    c.classTimestep = boolean(p, "classTimestep");
+    c.encoderWidth = integer(p, "encoderWidth");
+    c.textPoolHeads = static_cast<int>(integer(p, "textPoolHeads"));
+    c.normText = boolean(p, "normText");
+    c.textOnly = boolean(p, "textOnly");
+    c.midTextOnly = boolean(p, "midTextOnly");
+  }
   return c;
 }
 
@@ -285,6 +310,14 @@ GenerateJob generateJob(const Napi::Object& o) {
   job.noise = noiseKind(o, "rng");
   if (has(o, "latents")) job.latents = floats(o, "latents");
   if (has(o, "picture")) job.picture = pictureInput(object(o, "picture"));
+  if (has(o, "upscale")) {
+    const Napi::Object u = object(o, "upscale");
+    JsTensor low = tensor(u, "low");
+    if (low.shape.rank != 4) wrong("low", "a tensor [n, C, height, width]");
+    job.upscale =
+        UpscaleInput{std::move(low.data), low.shape[2],       low.shape[3],
+                     number(u, "alpha"),  number(u, "sigma"), static_cast<float>(number(u, "noiseLevel"))};
+  }
   if (has(o, "controls")) job.controls = controlInputs(o, "controls");
   for (const PlanRow& row : job.plan.rows)
     if (row.controlScales.size() != job.controls.size())

@@ -12,6 +12,7 @@
 #include "engine/generate.h"
 #include "engine/models/clip.h"
 #include "engine/models/ldm-bert.h"
+#include "engine/models/t5.h"
 #include "engine/models/taesd.h"
 #include "engine/models/vae.h"
 #include "engine/unconditional.h"
@@ -43,7 +44,7 @@ Napi::Value toJs(Napi::Env, const std::vector<float>& data);    // Float32Array
 Napi::Value toJs(Napi::Env, const std::vector<uint8_t>& data);  // Uint8Array
 
 /// The config of whichever text encoder it is.
-using TextConfig = std::variant<ClipTextConfig, LdmBertConfig>;
+using TextConfig = std::variant<ClipTextConfig, LdmBertConfig, T5Config>;
 
 StepPlan plan(const Napi::Object&);
 TextConfig textConfig(const Napi::Object&);  // convert-text.cpp: { kind, … }

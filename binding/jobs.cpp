@@ -59,8 +59,8 @@ class EncodeText : public Job {
   std::vector<float> last_, pooled_, projected_;
 };
 
-/// predict({ sample, timesteps: Float32Array [1 or B], context, textEmbeds?, timeIds?, timeCond?, residuals?,
-/// adapterMaps?, blocks })
+/// predict({ sample, timesteps: Float32Array [1 or B], context, textEmbeds?, timeIds?, timeCond?,
+/// noiseLevel?, residuals?, adapterMaps?, blocks })
 class Predict : public Job {
  public:
   explicit Predict(const Napi::CallbackInfo& info) : Job(info.Env()) {
@@ -71,6 +71,7 @@ class Predict : public Job {
     if (has(o, "textEmbeds")) added_.textEmbeds = tensor(o, "textEmbeds").data;
     if (has(o, "timeIds")) added_.timeIds = tensor(o, "timeIds").data;
     if (has(o, "timeCond")) added_.timeCond = tensor(o, "timeCond").data;
+    if (has(o, "noiseLevel")) added_.noiseLevel = floats(o, "noiseLevel");
     if (has(o, "residuals")) residuals_ = tensors(o, "residuals");
     if (has(o, "adapterMaps")) adapterMaps_ = tensors(o, "adapterMaps");
     wantBlocks_ = boolean(o, "blocks");
@@ -80,13 +81,11 @@ class Predict : public Job {
     const UNet& unet = *state.models.unet;
     const Shape& in = sample_.shape;
     expectChannels(in, "sample", unet.config().inChannels);
-    if (context_.shape.rank != 3 || context_.shape[0] != in[0] ||
-        context_.shape[2] != unet.config().levels[0].contextWidth)
-      throw Error(
-          ErrorCode::InvalidArgument,
-          format("Expected shape [%lld, tokens, %lld] for context but received %s",
-                 static_cast<long long>(in[0]), static_cast<long long>(unet.config().levels[0].contextWidth),
-                 context_.shape.text().c_str()));
+    if (context_.shape.rank != 3 || context_.shape[0] != in[0] || context_.shape[2] != unet.textWidth())
+      throw Error(ErrorCode::InvalidArgument,
+                  format("Expected shape [%lld, tokens, %lld] for context but received %s",
+                         static_cast<long long>(in[0]), static_cast<long long>(unet.textWidth()),
+                         context_.shape.text().c_str()));
     if (timesteps_.size() != 1 && timesteps_.size() != static_cast<size_t>(in[0]))
       throw Error(ErrorCode::InvalidArgument,
                   format("Expected one timestep or one per sample (%lld) but received %zu",
@@ -95,11 +94,14 @@ class Predict : public Job {
     if (needsAdded && (added_.textEmbeds.empty() || added_.timeIds.empty()))
       throw Error(ErrorCode::InvalidArgument,
                   "Expected added.textEmbeds and added.timeIds for this UNet (SDXL) but received none");
-    if (timesteps_.size() == 1 && (needsAdded || !added_.timeCond.empty()))
+    const bool perSample = needsAdded || unet.poolsText() || unet.config().classTimestep;
+    if (timesteps_.size() == 1 && (perSample || !added_.timeCond.empty()))
       timesteps_.assign(static_cast<size_t>(in[0]), timesteps_[0]);
 
     Arena::Scope scope(context.arena);
-    const UNet::Text text = unet.prepareText(context, upload(context, context_.data, context_.shape));
+    const Tensor states = upload(context, context_.data, context_.shape);
+    if (unet.poolsText()) added_.pooledText = unet.poolText(context, states);
+    const UNet::Text text = unet.prepareText(context, states);
     const UNet::Time time =
         unet.prepareTime(context, timesteps_, static_cast<int64_t>(timesteps_.size()), added_);
     const UNet::Probe probe = [&](const std::string& name, const Tensor& value) {
@@ -208,8 +210,7 @@ class Generate : public Job {
     listening_ = !onStep.IsEmpty();
   }
   void run(Context& context, EngineState& state) override {
-    if (!state.models.unet || !state.models.vae || state.models.textEncoders.empty())
-      notLoaded("text encoder, UNet and VAE");
+    if (!state.models.unet) notLoaded("UNet");
     std::function<void(GenerateEvent &&)> listener;
     if (listening_)
       listener = [this](GenerateEvent&& event) {

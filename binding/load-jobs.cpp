@@ -9,6 +9,7 @@ namespace {
 
 std::unique_ptr<TextEncoder> makeTextEncoder(const TextConfig& config, const WeightLoader& loader) {
   if (const auto* bert = std::get_if<LdmBertConfig>(&config)) return std::make_unique<LdmBert>(*bert, loader);
+  if (const auto* t5 = std::get_if<T5Config>(&config)) return std::make_unique<T5Encoder>(*t5, loader);
   return std::make_unique<ClipText>(std::get<ClipTextConfig>(config), loader);
 }
 

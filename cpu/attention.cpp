@@ -73,6 +73,11 @@ void CpuBackend::attention(const AttentionArgs& a) {
       t.headDim = static_cast<int>(d);
       t.scale = static_cast<float>(a.scale * kLog2E);
       t.causal = a.causal;
+      const int64_t image = (begin + head) / a.heads, of = (begin + head) % a.heads;
+      t.bias = a.bias
+                   ? a.bias->f32() + (((a.bias->shape[0] == 1 ? 0 : image) * a.heads + of) * lq + query) * lk
+                   : nullptr;
+      t.biasStride = lk;
       t.y = rowOf(a.y, begin + head, query), t.yStride = a.y.stride;
       t.scratch = scratch_[thread].floats(scratchFloats);
       t.gemmTile = k_.gemmTile;

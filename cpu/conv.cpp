@@ -9,6 +9,7 @@
 
 #include "cpu/cpu-backend.h"
 #include "cpu/gemm.h"
+#include "cpu/winograd.h"
 
 namespace nd {
 
@@ -43,7 +44,8 @@ void CpuBackend::linear(const LinearArgs& a) {
   const PackedWeight& weight = packed(a.weight);
   expect(weight.panels > 0 && weight.k == a.x.shape.last() && weight.n == a.y.shape.last(),
          "linear: weight [N, K], x [.., K], y [.., N]");
-  expect(weight.kind != WeightKind::Geglu || a.activation == Activation::None,
+  expect(weight.kind != WeightKind::Geglu || a.activation == Activation::None ||
+             a.activation == Activation::GeluTanh,
          "linear: Geglu has its activation");
   GemmInput in;
   in.source[0] = source(a.x);
@@ -75,7 +77,10 @@ void CpuBackend::conv2d(const ConvArgs& a) {
     out.channelStride = a.channelAdd->stride;
     out.rowsPerImage = in.outH * in.outW;
   }
-  gemm(k_, pool_, scratch_, a.y.shape.rows(), weight, in, out);
+  if (useWinograd(winogradOptions, k_, weight, in))
+    winograd(winogradOptions, k_, pool_, scratch_, shared_, a.y.shape[0], weight, in, out);
+  else
+    gemm(k_, pool_, scratch_, a.y.shape.rows(), weight, in, out);
 }
 
 }  // namespace nd

@@ -12,6 +12,7 @@ static_assert(static_cast<int>(Act::Silu) == static_cast<int>(Activation::Silu))
 static_assert(static_cast<int>(Act::Gelu) == static_cast<int>(Activation::Gelu));
 static_assert(static_cast<int>(Act::QuickGelu) == static_cast<int>(Activation::QuickGelu));
 static_assert(static_cast<int>(Act::Relu) == static_cast<int>(Activation::Relu));
+static_assert(static_cast<int>(Act::GeluTanh) == static_cast<int>(Activation::GeluTanh));
 
 Scratch::~Scratch() { freeAligned(data_); }
 

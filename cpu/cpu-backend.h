@@ -9,6 +9,7 @@
 #include "cpu/address-range.h"
 #include "cpu/kernels/kernel-table.h"
 #include "cpu/thread-pool.h"
+#include "cpu/winograd.h"
 #include "engine/backend.h"
 
 namespace nd {
@@ -57,6 +58,7 @@ class CpuBackend : public Backend {
   void embed(const EmbedArgs& args) override;
   void activate(Tensor x, Activation activation, Tensor y) override;  // elementwise.cpp
   void add(Tensor a, Tensor b, float scale, Tensor y) override;
+  void resample(Tensor x, Tensor y) override;  // resample.cpp
   void gatherRows(Tensor x, const int32_t* rows, Tensor y) override;
   void copyColumns(Tensor x, Tensor y, int64_t column) override;
 
@@ -66,6 +68,7 @@ class CpuBackend : public Backend {
 
   const KernelTable& kernels() const { return k_; }
   ThreadPool& pool() { return pool_; }
+  WinogradOptions winogradOptions;
 
  private:
   const KernelTable& k_;

@@ -89,9 +89,16 @@ void CpuBackend::groupNorm(const GroupNormArgs& a) {
       for (int64_t c = g * size; c < (g + 1) * size; c++) {
         // The mean in two floats, the small one within the offset: x − mean loses nothing.
         const float high = static_cast<float>(middle);
+        double factor = rstd * gamma[c], plus = beta[c];
+        if (a.modulation) {
+          const float* row = a.modulation->f32() + b * a.modulation->stride;
+          const double by = 1.0 + row[c];
+          factor *= by;
+          plus = plus * by + row[channels + c];
+        }
         mean[b * channels + c] = high;
-        scale[b * channels + c] = static_cast<float>(rstd * gamma[c]);
-        offset[b * channels + c] = static_cast<float>(beta[c] - (middle - high) * rstd * gamma[c]);
+        scale[b * channels + c] = static_cast<float>(factor);
+        offset[b * channels + c] = static_cast<float>(plus - (middle - high) * factor);
       }
     }
 
@@ -115,7 +122,7 @@ void CpuBackend::layerNorm(const LayerNormArgs& a) {
   pool_.parallelFor(ceilDivide(rows, band), [&](int64_t task, int) {
     const int64_t row = task * band;
     k_.layerNormRows({a.x.f32() + row * a.x.stride, a.x.stride, a.y.f32() + row * a.y.stride, a.y.stride,
-                      std::min(band, rows - row), width, gamma, beta, a.epsilon});
+                      std::min(band, rows - row), width, gamma, beta, a.epsilon, a.centred});
   });
 }
 

@@ -11,8 +11,6 @@
 
 namespace nd {
 
-enum class WeightFormat : uint8_t { F32, F16, BF16 };
-
 struct PackedWeight final : Weight {
   ~PackedWeight() override;
   size_t bytes() const override { return byteCount; }

@@ -26,6 +26,17 @@ void useDevice(int device) {
   current = device;
 }
 
+/// For what the interface defines and no kernel here computes yet.
+void expectKernel(bool there, const char* what) {
+  if (!there)
+    throw Error(ErrorCode::Unsupported,
+                format("%s is not supported on CUDA yet: load the model with device 'cpu'", what));
+}
+
+void expectKernel(Activation activation) {
+  expectKernel(activation != Activation::GeluTanh, "GELU's tanh approximation (T5's text encoder)");
+}
+
 size_t floatBytes(const Tensor& t) { return static_cast<size_t>(t.shape.count()) * sizeof(float); }
 
 }  // namespace
@@ -198,6 +209,7 @@ void CudaBackend::downloadPlan(Tensor x, float* host) {
 // Operations.
 
 void CudaBackend::linear(const LinearArgs& a) {
+  expectKernel(a.activation);
   const CudaWeight& weight = weightOf(a.weight);
   GemmArgs g;
   g.type = type_;
@@ -213,6 +225,7 @@ void CudaBackend::linear(const LinearArgs& a) {
 }
 
 void CudaBackend::conv2d(const ConvArgs& a) {
+  expectKernel(a.activation);
   if (a.wrapX || a.wrapY)
     throw Error(
         ErrorCode::Unsupported,
@@ -222,14 +235,21 @@ void CudaBackend::conv2d(const ConvArgs& a) {
 }
 
 void CudaBackend::groupNorm(const GroupNormArgs& a) {
+  expectKernel(!a.modulation, "a group norm that the time scales and shifts (pixel UNets)");
+  expectKernel(a.activation == Activation::None || a.activation == Activation::Silu,
+               "a group norm with another activation than SiLU (pixel UNets)");
   cuda::groupNorm(launch(), type_, a, floatsOf(a.gamma), floatsOf(a.beta));
 }
 
 void CudaBackend::layerNorm(const LayerNormArgs& a) {
+  expectKernel(a.centred && a.beta, "a root mean square norm (T5's text encoder)");
   cuda::layerNorm(launch(), type_, a.x, floatsOf(a.gamma), floatsOf(a.beta), a.epsilon, a.y);
 }
 
-void CudaBackend::attention(const AttentionArgs& a) { cuda::attention(launch(), type_, a); }
+void CudaBackend::attention(const AttentionArgs& a) {
+  expectKernel(!a.bias, "attention with a bias (T5's text encoder)");
+  cuda::attention(launch(), type_, a);
+}
 
 void CudaBackend::embed(const EmbedArgs& a) {
   expectHostTransfer();
@@ -242,6 +262,7 @@ void CudaBackend::embed(const EmbedArgs& a) {
 }
 
 void CudaBackend::activate(Tensor x, Activation activation, Tensor y) {
+  expectKernel(activation);
   cuda::activate(launch(), type_, x, activation, y);
 }
 

@@ -22,6 +22,10 @@ void Backend::replay(const Recording&) {
   throw Error(ErrorCode::Internal, "a backend that does not record was asked for a replay");
 }
 
+void Backend::resample(Tensor, Tensor) {
+  throw Error(ErrorCode::Unsupported, "Pixel UNets (resample) are not supported on " + name() + " yet");
+}
+
 void Backend::uploadPlan(const float* host, Tensor y) {
   std::memcpy(y.data, host, static_cast<size_t>(y.shape.count()) * sizeof(float));
 }

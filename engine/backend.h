@@ -21,12 +21,14 @@ enum class Activation : uint8_t {
   Gelu,       // x · Φ(x), exact (erf)
   QuickGelu,  // x · sigmoid(1.702 x)
   Relu,       // max(x, 0)
+  GeluTanh,   // GELU's approximation x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³)))
 };
 
 /// How a weight will be used; the backend chooses its layout from it.
 enum class WeightKind : uint8_t {
   Linear,  // parts [N_i, K], stacked along N: y = x Wᵀ. Trailing dimensions of 1 are dropped ([N, K, 1, 1])
-  Geglu,   // one part [2N, K]: rows 0..N−1 the value, N..2N−1 the gate: y = value · gelu(gate)
+  Geglu,   // one part [2N, K], or two [N, K]: rows 0..N−1 the value, N..2N−1 the gate: y = value ·
+           // gelu(gate)
   Conv,    // one part [N, C, kh, kw]
   Vector,  // parts [N_i], stacked: biases, norm scales
   Table,   // one part [rows, C]: embeddings
@@ -44,7 +46,8 @@ class Weight {
 };
 using WeightPtr = std::shared_ptr<const Weight>;
 
-/// y[M, N] = act(x[M, K] Wᵀ + bias) (+ residual).  Geglu: (value + b₁) · gelu(gate + b₂).
+/// y[M, N] = act(x[M, K] Wᵀ + bias) (+ residual).  Geglu: (value + b₁) · gelu(gate + b₂), with activation
+/// GeluTanh its approximation.
 struct LinearArgs {
   const Weight* weight;
   const Weight* bias = nullptr;  // [N] (Geglu: [2N], same order as the rows)
@@ -81,15 +84,19 @@ struct GroupNormArgs {
   const Weight *gamma, *beta;
   int groups;
   float epsilon;
-  Activation activation = Activation::None;  // None or Silu
+  Activation activation = Activation::None;  // None, Silu or Gelu
   Tensor y;                                  // contiguous; may be x where there is no skip
+  /// Before the activation, values become value · (1 + scale) + shift: [B or 1, 2C], scales and then shifts;
+  /// rows may be strided.
+  const Tensor* modulation = nullptr;
 };
 
-/// Over the last dimension.
+/// Over the last dimension. Without `centred` it is a root mean square norm: μ = 0, so σ² = mean(x²).
 struct LayerNormArgs {
   Tensor x, y;
-  const Weight *gamma, *beta;
+  const Weight *gamma, *beta;  // beta may be null
   float epsilon;
+  bool centred = true;
 };
 
 /// y[B, Lq, heads·d] = softmax(scale · q kᵀ) v per head, without an Lq × Lk buffer. Rows may be strided.
@@ -100,6 +107,9 @@ struct AttentionArgs {
   int heads;
   float scale;
   bool causal = false;  // query i sees keys 0..i
+  /// Added to the scaled scores: [B or 1, heads, Lq, Lk], contiguous, float32 on every backend. Finite: what
+  /// is not to be seen has a large negative one.
+  const Tensor* bias = nullptr;
 };
 
 /// y[i, :] = table[ids[i], :] (+ positions[i mod length, :]).
@@ -172,6 +182,9 @@ class Backend {
   virtual void attention(const AttentionArgs&) = 0;
   virtual void embed(const EmbedArgs&) = 0;
   virtual void activate(Tensor x, Activation activation, Tensor y) = 0;
+  /// x [B, H, W, C] → y [B, 2H, 2W, C]: every pixel four times; or → y [B, ⌊H/2⌋, ⌊W/2⌋, C]: means of 2 × 2.
+  /// The default throws Error(Unsupported): not every backend has it yet.
+  virtual void resample(Tensor x, Tensor y);
   virtual void add(Tensor a, Tensor b, float scale, Tensor y) = 0;       // y = a + scale · b; y may be a
   virtual void gatherRows(Tensor x, const int32_t* rows, Tensor y) = 0;  // y[i] = x.row(rows[i])
   virtual void copyColumns(Tensor x, Tensor y, int64_t column) = 0;      // y[:, column..] = x

@@ -75,11 +75,16 @@ Steering prepare(Context& context, const Models& models, const GenerateJob& job,
   if (!job.timeCond.empty())
     for (int64_t b = 0; b < perRow; b++)
       added.timeCond.insert(added.timeCond.end(), job.timeCond.begin(), job.timeCond.end());
+  const Tensor text = repeatText(context, condition.text, job.imagesPerPrompt);
+  if (unet.poolsText()) {
+    perRow = batch;
+    added.pooledText = unet.poolText(context, text);
+  }
+  if (job.upscale) added.noiseLevel.assign(static_cast<size_t>(perRow), job.upscale->noiseLevel);
   std::vector<float> timesteps;
   for (const PlanRow& row : job.plan.rows)
     for (int64_t b = 0; b < perRow; b++) timesteps.push_back(static_cast<float>(row.timestep));
   Steering steering;
-  const Tensor text = repeatText(context, condition.text, job.imagesPerPrompt);
   if (!job.controls.empty())
     steering.controls.emplace(context, models.controls, job.controls,
                               ControlTarget{.batch = job.prompts * job.imagesPerPrompt,
@@ -110,21 +115,23 @@ std::vector<float> predictedNoise(const PlanRow& row, std::span<const float> x, 
 
 std::vector<uint8_t> decodePixels(Context& context, const Models& models, const std::vector<float>& latents,
                                   const Shape& shape) {
-  return decodePixels(context, *models.vae, models.scaling, latents, shape);
+  return decodePixels(context, models.vae.get(), models.scaling, latents, shape);
 }
 
-std::vector<uint8_t> decodePixels(Context& context, const Autoencoder& vae, const LatentScaling& scaling,
+std::vector<uint8_t> decodePixels(Context& context, const Autoencoder* vae, const LatentScaling& scaling,
                                   const std::vector<float>& latents, const Shape& shape) {
-  const int64_t channels = shape[1], h = shape[2], w = shape[3], f = vae.factor();
+  const int64_t channels = shape[1], h = shape[2], w = shape[3], f = vae ? vae->factor() : 1;
   const auto each = static_cast<size_t>(channels * h * w), pixels = static_cast<size_t>(h * f * w * f * 3);
   std::vector<uint8_t> out(static_cast<size_t>(shape[0]) * pixels);
   std::vector<float> z(each);
   for (int64_t b = 0; b < shape[0]; b++) {
-    for (size_t i = 0; i < each; i++)
-      z[i] = static_cast<float>(
-          scaling.z(latents[static_cast<size_t>(b) * each + i], i / static_cast<size_t>(h * w)));
+    for (size_t i = 0; i < each; i++) {
+      const float value = latents[static_cast<size_t>(b) * each + i];
+      z[i] = vae ? static_cast<float>(scaling.z(value, i / static_cast<size_t>(h * w))) : value;
+    }
     Arena::Scope scope(context.arena);
-    const Tensor picture = vae.decode(context, uploadImage(context, z.data(), 1, channels, h, w));
+    const Tensor painted = uploadImage(context, z.data(), 1, channels, h, w);
+    const Tensor picture = vae ? vae->decode(context, painted) : painted;
     context.backend.downloadPixels(picture, out.data() + static_cast<size_t>(b) * pixels);
   }
   return out;
@@ -138,13 +145,14 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
   GenerateResult result;
   Stopwatch watch;
   std::optional<TiledAutoencoder> tiled, tiledPreview;
+  expect(models.vae || !(job.tiling || job.picture), "an autoencoder for the task's pictures");
   if (job.tiling) tiled.emplace(*models.vae, *job.tiling);
-  const Autoencoder& vae = tiled ? static_cast<const Autoencoder&>(*tiled) : *models.vae;
+  const Autoencoder* vae = tiled ? static_cast<const Autoencoder*>(&*tiled) : models.vae.get();
   const bool smallPreview = models.previewVae && !job.fullPreview;
   if (job.tiling && smallPreview) tiledPreview.emplace(*models.previewVae, *job.tiling);
-  const Autoencoder& preview = !smallPreview  ? vae
-                               : tiledPreview ? static_cast<const Autoencoder&>(*tiledPreview)
-                                              : *models.previewVae;
+  const Autoencoder* preview = !smallPreview  ? vae
+                               : tiledPreview ? static_cast<const Autoencoder*>(&*tiledPreview)
+                                              : models.previewVae.get();
 
   // 1. Text.
   std::vector<const TextEncoder*> encoders;
@@ -155,7 +163,8 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
   result.timings.text = watch.lap();
 
   // 2. The picture to begin with.
-  const int64_t batch = job.prompts * job.imagesPerPrompt, channels = vae.latentChannels();
+  const int64_t batch = job.prompts * job.imagesPerPrompt;
+  const int64_t channels = vae ? vae->latentChannels() : unet.config().inChannels / (job.upscale ? 2 : 1);
   result.latentShape = {batch, channels, job.latentHeight, job.latentWidth};
   std::vector<std::unique_ptr<NoiseSource>> sources;
   for (const uint64_t seed : job.seeds) sources.push_back(makeNoiseSource(seed, job.noise));
@@ -167,8 +176,13 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
   if (job.picture) {
     const PictureTarget target{batch,         job.latentHeight, job.latentWidth, job.branches,
                                extraChannels, job.latents,      &job.variation};
-    picture = preparePicture(context, vae, models.scaling, *job.picture, target, noise);
+    picture = preparePicture(context, *vae, models.scaling, *job.picture, target, noise);
     result.timings.encode = watch.lap();
+  }
+  if (job.upscale) {
+    const PictureTarget target{batch,        job.latentHeight, job.latentWidth,
+                               job.branches, extraChannels,    job.latents};
+    picture = prepareUpscale(*job.upscale, target, channels, job.imagesPerPrompt, noise);
   }
   expect(extraChannels == 0 || !picture.extra.empty(), "a picture for the UNet's extra channels");
   if (extraChannels > 0)
@@ -184,11 +198,11 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
   options.branches = job.branches;
   options.guidanceRescale = job.guidanceRescale;
   std::vector<float> varied;
-  if (!job.picture && job.latents.empty() && !job.variation.none()) {
+  if (!job.picture && !job.upscale && job.latents.empty() && !job.variation.none()) {
     varied.resize(static_cast<size_t>(result.latentShape.count()));
     drawVaried(noise, job.variation, result.latentShape, varied.data());
   }
-  options.initial = job.picture ? picture.noise : varied.empty() ? job.latents : varied;
+  options.initial = job.picture || job.upscale ? picture.noise : varied.empty() ? job.latents : varied;
   options.start = picture.start;
   options.original = picture.original;
   options.mask = picture.mask;
@@ -244,8 +258,9 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
 
   // 4. The autoencoder.
   if (job.decode) {
-    result.height = job.latentHeight * vae.factor();
-    result.width = job.latentWidth * vae.factor();
+    const int64_t factor = vae ? vae->factor() : 1;
+    result.height = job.latentHeight * factor;
+    result.width = job.latentWidth * factor;
     result.pixels = decodePixels(context, vae, models.scaling, result.latents, result.latentShape);
     if (!picture.overlays.empty())
       result.pixels = overlaidAll(picture.overlays, result.pixels, result.width, result.height);

@@ -17,6 +17,7 @@
 #include "engine/models/unet.h"
 #include "engine/models/unet2d.h"
 #include "engine/picture-input.h"
+#include "engine/upscale-input.h"
 
 namespace nd {
 
@@ -24,7 +25,7 @@ namespace nd {
 struct Models {
   std::vector<std::unique_ptr<TextEncoder>> textEncoders;
   std::unique_ptr<UNet> unet;
-  std::unique_ptr<Autoencoder> vae;
+  std::unique_ptr<Autoencoder> vae;  // null where the UNet paints pixels
   LatentScaling scaling;
   std::unique_ptr<ClipVision> imageEncoder;  // IP-Adapter, CLIP scores
   std::vector<std::unique_ptr<IpAdapter>> ipAdapters;
@@ -48,6 +49,7 @@ struct GenerateJob {
   NoiseKind noise = NoiseKind::Cpu;
   std::vector<float> latents;           // [B, C, h, w] before scaling by initNoiseSigma; empty: drawn
   std::optional<PictureInput> picture;  // img2img, inpainting, editing
+  std::optional<UpscaleInput> upscale;  // super-resolution
   std::vector<ControlInput> controls;   // ControlNets and T2I-Adapters, as the rows' controlScales count them
   bool guess = false;                   // ControlNets see the branch with the prompt alone
   Variation variation;                  // of the initial noise
@@ -91,8 +93,9 @@ GenerateResult generate(Context&, const Models&, const GenerateJob&,
 /// host.
 std::vector<float> predictedNoise(const PlanRow&, std::span<const float> x, std::vector<float> m);
 
-/// latents [B, C, h, w] of the loop → RGB8 [B, h·f, w·f, 3]; one image at a time, to bound memory.
-std::vector<uint8_t> decodePixels(Context&, const Autoencoder&, const LatentScaling&,
+/// latents [B, C, h, w] of the loop → RGB8 [B, h·f, w·f, 3]; one image at a time, to bound memory. Without an
+/// autoencoder they are pixels themselves, and f is 1.
+std::vector<uint8_t> decodePixels(Context&, const Autoencoder*, const LatentScaling&,
                                   const std::vector<float>& latents, const Shape& shape);
 std::vector<uint8_t> decodePixels(Context&, const Models&, const std::vector<float>& latents,
                                   const Shape& shape);

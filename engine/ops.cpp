@@ -131,33 +131,68 @@ Tensor groupNorm(Context& context, const Tensor& x, const Norm& w, const NormOpt
   const Tensor y = result(context, options.into, withLast(x.shape, channels));
   Timer timer(context, label(context, "groupNorm %lldx%lld", ll(x.shape.rows()), ll(channels)),
               8.0 * double(y.shape.count()));
-  context.backend.groupNorm(
-      {x, skip, w.gamma.get(), w.beta.get(), w.groups, w.epsilon, options.activation, y});
+  Tensor modulation;
+  if (options.modulation) {
+    modulation = *options.modulation;
+    expect(modulation.shape.last() == 2 * channels, "groupNorm: modulation [B, 2C]");
+    expect(modulation.shape.rows() == x.shape[0] || modulation.shape.rows() == 1,
+           "groupNorm: modulation [B, 2C]");
+    if (modulation.shape.rows() == 1) modulation.stride = 0;  // one row serves the whole batch
+    modulation.shape = {x.shape[0], 2 * channels};
+  }
+  context.backend.groupNorm({x, skip, w.gamma.get(), w.beta.get(), w.groups, w.epsilon, options.activation, y,
+                             options.modulation ? &modulation : nullptr});
   return y;
 }
 
 Tensor layerNorm(Context& context, const Tensor& x, const Norm& w) {
-  expect(w.gamma->n == x.shape.last() && w.beta->n == x.shape.last(), "layerNorm: one scale per channel");
+  expect(w.gamma->n == x.shape.last() && (!w.beta || w.beta->n == x.shape.last()),
+         "layerNorm: one scale per channel");
   const Tensor y = context.arena.tensor(x.shape);
   Timer timer(context, label(context, "layerNorm %lldx%lld", ll(x.shape.rows()), ll(x.shape.last())),
               8.0 * double(y.shape.count()));
-  context.backend.layerNorm({x, y, w.gamma.get(), w.beta.get(), w.epsilon});
+  context.backend.layerNorm({x, y, w.gamma.get(), w.beta.get(), w.epsilon, /*centred=*/w.beta != nullptr});
   return y;
 }
 
-Tensor attention(Context& context, const Tensor& q, const Tensor& k, const Tensor& v, int heads,
-                 bool causal) {
+namespace {
+
+Tensor attend(Context& context, const Tensor& q, const Tensor& k, const Tensor& v, int heads, float scale,
+              bool causal, const Tensor* bias) {
   expect(q.shape.rank == 3 && k.shape.rank == 3 && k.shape == v.shape, "attention: q, k, v [B, L, heads·d]");
   expect(q.shape[0] == k.shape[0] && q.shape[2] == k.shape[2] && q.shape[2] % heads == 0,
          "attention: heads·d");
-  const int64_t d = q.shape[2] / heads;
+  if (bias)
+    expect(bias->shape.rank == 4 && (bias->shape[0] == 1 || bias->shape[0] == q.shape[0]) &&
+               bias->shape[1] == heads && bias->shape[2] == q.shape[1] && bias->shape[3] == k.shape[1],
+           "attention: bias [B or 1, heads, Lq, Lk]");
   const Tensor y = context.arena.tensor(q.shape);
   Timer timer(context,
-              label(context, "attention h%d d%lld @ %lldx%lldx%lld", heads, ll(d), ll(q.shape[0]),
-                    ll(q.shape[1]), ll(k.shape[1])),
+              label(context, "attention h%d d%lld @ %lldx%lldx%lld", heads, ll(q.shape[2] / heads),
+                    ll(q.shape[0]), ll(q.shape[1]), ll(k.shape[1])),
               4.0 * double(q.shape[0]) * double(q.shape[1]) * double(k.shape[1]) * double(q.shape[2]));
-  context.backend.attention({q, k, v, y, heads, 1.0f / std::sqrt(static_cast<float>(d)), causal});
+  context.backend.attention({q, k, v, y, heads, scale, causal, bias});
   return y;
+}
+
+}  // namespace
+
+Tensor attention(Context& context, const Tensor& q, const Tensor& k, const Tensor& v, int heads,
+                 bool causal) {
+  const float scale = 1.0f / std::sqrt(static_cast<float>(q.shape.last() / heads));
+  return attend(context, q, k, v, heads, scale, causal, nullptr);
+}
+
+Tensor biasedAttention(Context& context, const Tensor& q, const Tensor& k, const Tensor& v, int heads,
+                       const Tensor& bias) {
+  return attend(context, q, k, v, heads, 1, /*causal=*/false, &bias);
+}
+
+Tensor uploadBias(Context& context, std::span<const float> host, const Shape& shape) {
+  expect(static_cast<int64_t>(host.size()) == shape.count(), "uploadBias: as many values as the shape has");
+  const Tensor bias{context.arena.allocate(host.size() * sizeof(float)), shape, shape.last()};
+  context.backend.uploadPlan(host.data(), bias);
+  return bias;
 }
 
 Tensor embed(Context& context, const WeightPtr& table, const WeightPtr& positions,
@@ -184,6 +219,26 @@ Tensor activate(Context& context, const Tensor& x, Activation activation, const 
   Timer timer(context, label(context, "activate %lld", ll(y.shape.count())), double(y.shape.count()));
   context.backend.activate(x, activation, y);
   return y;
+}
+
+namespace {
+
+Tensor resample(Context& context, const Tensor& x, int64_t height, int64_t width) {
+  expect(x.shape.rank == 4 && x.contiguous() && height > 0 && width > 0, "resample: x [B, H, W, C]");
+  const Tensor y = context.arena.tensor({x.shape[0], height, width, x.shape[3]});
+  Timer timer(context, label(context, "resample %lld", ll(y.shape.count())), double(y.shape.count()));
+  context.backend.resample(x, y);
+  return y;
+}
+
+}  // namespace
+
+Tensor upsample(Context& context, const Tensor& x) {
+  return resample(context, x, 2 * x.shape[1], 2 * x.shape[2]);
+}
+
+Tensor averagePool(Context& context, const Tensor& x) {
+  return resample(context, x, x.shape[1] / 2, x.shape[2] / 2);
 }
 
 Tensor add(Context& context, const Tensor& a, const Tensor& b, float scale, const Tensor* into) {

@@ -77,22 +77,31 @@ struct ConvOptions {
 Tensor conv2d(Context&, const Tensor& x, const Conv2d&, const ConvOptions& = {});
 
 struct NormOptions {
-  Activation activation = Activation::None;  // None or Silu
+  Activation activation = Activation::None;  // None, Silu or Gelu
   const Tensor* skip = nullptr;              // concatenated to x along channels
   const Tensor* into = nullptr;              // may be x itself where there is no skip
+  const Tensor* modulation = nullptr;        // [B or 1, 2C]: scales and shifts before the activation
 };
 /// [B, ..., C1] (+ skip [B, ..., C2]) → [B, ..., C1 + C2].
 Tensor groupNorm(Context&, const Tensor& x, const Norm&, const NormOptions& = {});
-/// Same shape.
+/// Same shape. A norm without beta is a root mean square norm.
 Tensor layerNorm(Context&, const Tensor& x, const Norm&);
 
 /// q [B, Lq, heads·d], k and v [B, Lk, heads·d] → [B, Lq, heads·d]; scale 1/√d.
 Tensor attention(Context&, const Tensor& q, const Tensor& k, const Tensor& v, int heads, bool causal = false);
+/// softmax(q kᵀ + bias) v, unscaled; bias [B or 1, heads, Lq, Lk] from uploadBias().
+Tensor biasedAttention(Context&, const Tensor& q, const Tensor& k, const Tensor& v, int heads,
+                       const Tensor& bias);
+/// Host → what biasedAttention takes.
+Tensor uploadBias(Context&, std::span<const float> host, const Shape& shape);
 
 /// ids [B·length] → [B, length, C], plus positions.
 Tensor embed(Context&, const WeightPtr& table, const WeightPtr& positions, std::span<const int32_t> ids,
              int64_t length);
 Tensor activate(Context&, const Tensor& x, Activation, const Tensor* into = nullptr);
+/// [B, H, W, C] → twice as large (nearest neighbour), or half as large (means of 2 × 2).
+Tensor upsample(Context&, const Tensor& x);
+Tensor averagePool(Context&, const Tensor& x);
 /// a + scale · b, of the same shape; `into` may be a.
 Tensor add(Context&, const Tensor& a, const Tensor& b, float scale = 1, const Tensor* into = nullptr);
 /// x [..., C] as a matrix → [rows.size(), C].

@@ -176,6 +176,16 @@ Linear WeightLoader::geglu(const std::string& name, int64_t in, int64_t out) con
           vector(name + ".bias", 2 * out)};
 }
 
+Linear WeightLoader::gated(const std::string& value, const std::string& gate, int64_t in, int64_t out) const {
+  return {
+      weight(WeightKind::Geglu, {tensor(value + ".weight", {out, in}), tensor(gate + ".weight", {out, in})}),
+      nullptr};
+}
+
+Norm WeightLoader::rmsNorm(const std::string& name, int64_t channels, float epsilon) const {
+  return {vector(name + ".weight", channels), nullptr, epsilon, 1};
+}
+
 Conv2d WeightLoader::conv(const std::string& name, int64_t in, int64_t out, int kernel, int stride,
                           int padding) const {
   return {weight(WeightKind::Conv, {tensor(name + ".weight", {out, in, kernel, kernel})}),

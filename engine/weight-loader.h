@@ -111,6 +111,10 @@ class WeightLoader {
   Linear linears(const std::vector<std::string>& names, int64_t in, int64_t out, bool bias) const;
   /// [2·out, in]: value and gate.
   Linear geglu(const std::string& name, int64_t in, int64_t out) const;
+  /// The same from two matrices [out, in], without bias.
+  Linear gated(const std::string& value, const std::string& gate, int64_t in, int64_t out) const;
+  /// Without beta: a root mean square norm.
+  Norm rmsNorm(const std::string& name, int64_t channels, float epsilon) const;
   Conv2d conv(const std::string& name, int64_t in, int64_t out, int kernel = 3, int stride = 1,
               int padding = 1) const;
   Norm norm(const std::string& name, int64_t channels, float epsilon, int groups = 1) const;

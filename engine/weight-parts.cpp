@@ -48,8 +48,6 @@ static WeightMatrix partMatrix(WeightKind kind, const HostTensor& part) {
     case WeightKind::Geglu:
       while (rank > 2 && shape[rank - 1] == 1) rank--;  // a 1×1 convolution's [N, K, 1, 1]
       if (rank != 2) refuse(kind, part, "shape [N, K] or [N, K, 1, 1]");
-      if (kind == WeightKind::Geglu && shape[0] % 2)
-        refuse(kind, part, "an even number of rows (value and gate)");
       return {shape[0], shape[1]};
     case WeightKind::Conv:
       if (rank != 4) refuse(kind, part, "shape [N, C, kh, kw]");
@@ -66,7 +64,8 @@ static WeightMatrix partMatrix(WeightKind kind, const HostTensor& part) {
 
 WeightMatrix checkWeightParts(WeightKind kind, std::span<const HostTensor> parts) {
   expect(!parts.empty(), "a weight has at least one part");
-  const bool stacks = kind == WeightKind::Linear || kind == WeightKind::Vector;
+  const bool stacks = kind == WeightKind::Linear || kind == WeightKind::Vector ||
+                      (kind == WeightKind::Geglu && parts.size() == 2);
   expect(stacks || parts.size() == 1, "only linear weights and vectors have several parts");
 
   WeightMatrix whole = partMatrix(kind, parts[0]);
@@ -79,6 +78,8 @@ WeightMatrix checkWeightParts(WeightKind kind, std::span<const HostTensor> parts
                  .c_str());
     whole.rows += matrix.rows;
   }
+  if (kind == WeightKind::Geglu && whole.rows % 2)
+    refuse(kind, parts[0], "an even number of rows (value and gate)");
   return whole;
 }
 

@@ -57,6 +57,8 @@ export interface NativeGenerateJob {
         repaint?: NativeRepaint | undefined
       }
     | undefined
+  /** engine/upscale-input.h UpscaleInput. */
+  upscale?: { low: Tensor; alpha: number; sigma: number; noiseLevel: number } | undefined
   /** ControlNets and T2I-Adapters, engine/control.h; the plan's rows have their strengths. */
   controls?: readonly NativeControl[] | undefined
   guess?: boolean | undefined
@@ -189,6 +191,7 @@ export interface NativeSession {
     textEmbeds?: Tensor | undefined
     timeIds?: Tensor | undefined
     timeCond?: Tensor | undefined
+    noiseLevel?: Float32Array | undefined
     residuals?: readonly Tensor[] | undefined
     adapterMaps?: readonly Tensor[] | undefined
     blocks: boolean

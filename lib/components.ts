@@ -61,7 +61,13 @@ export interface UNetRequest {
   /** Text embeddings [B, tokens, width]; not for models without a condition. */
   context?: Tensor
   /** SDXL: pooled text [B, n] and time ids [B, 5 or 6]; guidance-distilled models: the guidance embedding [B, n]. */
-  added?: { textEmbeds?: Tensor; timeIds?: Tensor; timeCond?: Tensor }
+  added?: {
+    textEmbeds?: Tensor
+    timeIds?: Tensor
+    timeCond?: Tensor
+    /** Super-resolution (class_embed_type "timestep"): one for all, or one per sample. */
+    noiseLevel?: number | readonly number[]
+  }
   /** Added to the skips and to the middle before the way up: a ControlNet's residuals, scaled. */
   downBlockAdditionalResiduals?: readonly Tensor[]
   midBlockAdditionalResidual?: Tensor
@@ -95,7 +101,13 @@ export class UNet {
       return { sample: await translating(this.owner.session().predictUnconditional(sample, timesteps)) }
     }
     const context = checkTensor('context', request.context, [batch, null, null])
-    const { textEmbeds, timeIds, timeCond } = request.added ?? {}
+    const { textEmbeds, timeIds, timeCond, noiseLevel: level } = request.added ?? {}
+    const noiseLevel =
+      level === undefined
+        ? undefined
+        : Float32Array.from(typeof level === 'number' ? Array<number>(batch).fill(level) : level)
+    if (noiseLevel && (noiseLevel.length !== batch || !noiseLevel.every(Number.isFinite)))
+      throw invalidArgument('added.noiseLevel', `a number, or ${batch} of them`, level)
     for (const [name, t] of Object.entries({ textEmbeds, timeIds, timeCond }))
       if (t) checkTensor(`added.${name}`, t, [batch, null])
     const down = request.downBlockAdditionalResiduals
@@ -117,6 +129,7 @@ export class UNet {
         textEmbeds,
         timeIds,
         timeCond,
+        noiseLevel,
         residuals: down && mid ? tensors('downBlockAdditionalResiduals', [...down, mid]) : undefined,
         adapterMaps: maps && tensors('downIntrablockAdditionalResiduals', maps),
         blocks: request.blocks ?? false

@@ -16,6 +16,8 @@ export interface TextTraits {
   readonly promptOf: readonly (0 | 1)[]
   /** SDXL: an absent negative prompt is all zeros, not the encoding of "". */
   readonly zerosForEmpty: boolean
+  /** Prompts are read in lower case, without white space around them. */
+  readonly lowerCase: boolean
 }
 
 type NativePrompt = NativeGenerateJob['prompt']
@@ -45,12 +47,16 @@ export const promptInput = (
     throw unsupported("clipSkip is for models with CLIP's text encoder; this one has another")
   if (options.promptEmbeds) return { ...base, ...givenEmbeds(options, unguided, traits.xl) }
 
+  if (traits.tokenizers.length === 0)
+    throw unsupported('This model has no text encoder of its own: give promptEmbeds, as the first stage made them')
   const empty = (): string[] => options.prompts.map(() => '')
   const tokenized = traits.tokenizers.map((tokenizer, i) => {
     const second = traits.promptOf[i] === 1
     const negative = (second ? options.negativePrompts2 : options.negativePrompts) ?? empty()
     const positive = second ? options.prompts2 : options.prompts
-    const texts = [...repeated(negative, unguided), ...positive]
+    const texts = [...repeated(negative, unguided), ...positive].map((t) =>
+      traits.lowerCase ? t.toLowerCase().trim() : t
+    )
     const all = texts.map((text) => tokenizePrompt(tokenizer, text, { weights: options.promptWeighting }))
     for (const t of new Set(all.map((t) => t.warning))) if (t) warn(t)
     return all

@@ -33,7 +33,7 @@ import {
 } from './models/folder.js'
 import { checkSameLatents, pixelsPerLatent, traitsOf } from './models/autoencoder.js'
 import { readModel, readVae } from './models/model.js'
-import { isSdxl, partsOf } from './models/pipeline-classes.js'
+import { isSdxl } from './models/pipeline-classes.js'
 import { isUNet2d } from './models/unet2d.js'
 import type { CheckpointReader } from './models/single-file/checkpoint.js'
 import { loadTokenizer } from './models/tokenizer-source.js'
@@ -48,7 +48,9 @@ import {
   type InpaintOptions
 } from './img2img-options.js'
 import { resolveComponent, resolveSources } from './source.js'
-import { paintedChannels, taskError, tasks, tasksOf, unetChannelsError, type Task } from './tasks.js'
+import { checkPixelOptions, resolveSuperResolution, type SuperResolutionOptions } from './super-resolution.js'
+import { modelsOf } from './pipeline-models.js'
+import { taskError, tasks, tasksOf, unetChannelsError, type Task } from './tasks.js'
 import type { Tokenizer } from './tokenizer/tokenizer.js'
 import { streamCall, type StreamEvent } from './stream.js'
 import { generate, type GenerationResult, type Txt2ImgModels } from './txt2img.js'
@@ -64,6 +66,7 @@ export interface TaskOptions {
   img2img: Img2ImgOptions
   inpaint: InpaintOptions
   edit: EditOptions
+  superResolution: SuperResolutionOptions
   unconditional: UnconditionalOptions
 }
 
@@ -230,8 +233,10 @@ export class Pipeline extends WithIpAdapters {
   /** Text to image. @throws DiffusionError; signal.reason when aborted; what onStep throws */
   async txt2img(options: Txt2ImgOptions): Promise<GenerationResult> {
     return this.call('txt2img', options, async (given, models) => {
-      const run = (o: ResolvedOptions, controls?: ResolvedControls): Promise<GenerationResult> =>
-        o.hires ? paintTwice(o, o.hires, models, controls) : generate(o, models, undefined, controls)
+      const run = (o: ResolvedOptions, controls?: ResolvedControls): Promise<GenerationResult> => {
+        if (!models.autoencoder) checkPixelOptions(o)
+        return o.hires ? paintTwice(o, o.hires, models, controls) : generate(o, models, undefined, controls)
+      }
       if (!mentionsControl(given)) return run(resolveOptions(given, models))
       const controls = await this.controlsFor('txt2img', given, models)
       const size = controls && controlSize(controls)
@@ -325,6 +330,16 @@ export class Pipeline extends WithIpAdapters {
     })
   }
 
+  /** A small picture at the model's size (stages of a cascade: IFSuperResolutionPipeline). @throws as txt2img */
+  async superResolution(options: SuperResolutionOptions): Promise<GenerationResult> {
+    return this.call('superResolution', options, async (o, models) => {
+      const { className, config } = this.folder.noisingScheduler!
+      const noising = createScheduler({ ...config, _class_name: className })
+      const call = await resolveSuperResolution(o, models, noising)
+      return generate(call.options, models, undefined, undefined, call.upscale)
+    })
+  }
+
   private run<T extends Task>(task: T, options: TaskOptions[T]): Promise<GenerationResult> {
     const call = this[task].bind(this) as (options: TaskOptions[T]) => Promise<GenerationResult>
     return call(options)
@@ -412,7 +427,7 @@ export class Pipeline extends WithIpAdapters {
   }
 
   /** One call of a task with its adapters, and with options that no longer speak of them. */
-  private call<O extends Txt2ImgOptions | Img2ImgOptions | EditOptions>(
+  private call<O extends Txt2ImgOptions | Img2ImgOptions | EditOptions | SuperResolutionOptions>(
     task: Task,
     options: O,
     run: (options: O, models: Txt2ImgModels) => Promise<GenerationResult>
@@ -447,43 +462,21 @@ export class Pipeline extends WithIpAdapters {
   ): Txt2ImgModels {
     this.checkTask(task, options)
     if (isUnconditional(this.folder)) throw taskError(task, this.tasks, this.folder)
-    return this.models(this.folder, adapters)
-  }
-
-  private models(folder: ModelFolder, adapters: CallAdapters): Txt2ImgModels {
-    const unet = folder.unet.config
-    const parts = partsOf(folder.className)
-    const xl = isSdxl(folder.className)
-    const latentChannels = paintedChannels(folder)
-    const factor = this.autoencoder?.factor ?? 1
-    const sample = unet.sampleSize
-    return {
+    return modelsOf(this.folder, {
       adapters,
       ipAdapters: this.ipAdapters,
       scheduler: this.current,
       name: this.name,
-      xl,
-      factor,
-      defaultSize: { width: (sample?.width ?? 64) * factor, height: (sample?.height ?? 64) * factor },
-      defaultGuidanceScale: parts.guidanceScale ?? 7.5,
-      guidedBelowOne: parts.guidedBelowOne ?? false,
-      latentChannels,
-      autoencoder: folder.vae?.config,
       hasPreviewVae: this.hasPreviewVae,
-      extraChannels: unet.inChannels - latentChannels,
-      aestheticScores: folder.requiresAestheticsScore,
-      consistency: folder.className === 'LatentConsistencyModelPipeline',
-      timeCondWidth: unet.timeCondWidth,
-      tokenizers: this.inversions.tokenizers,
-      // SDXL's second encoder reads prompt2, also where it is the only one.
-      promptOf: xl ? (folder.textEncoder ? [0, 1] : [1]) : [0],
-      zerosForEmpty: xl && folder.forceZerosForEmptyPrompt
-    }
+      tokenizers: this.inversions.tokenizers
+    })
   }
 }
 
 const withoutText = (part: string): never => {
-  throw unsupported(`Expected a model with a ${part} but this one paints without text`)
+  throw unsupported(
+    `Expected a model with a ${part} but this one has none: it paints without text, or from promptEmbeds`
+  )
 }
 
 const readHeader: CheckpointReader = (path) => translatingSync(() => native().readHeader(path))

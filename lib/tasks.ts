@@ -3,14 +3,18 @@ import { unsupported, type DiffusionError } from './errors.js'
 import { isUnconditional, type ModelFolder, type UnconditionalFolder } from './models/folder.js'
 import { isSdxl, partsOf } from './models/pipeline-classes.js'
 
-export const tasks = ['txt2img', 'img2img', 'inpaint', 'edit', 'unconditional'] as const
+export const tasks = ['txt2img', 'img2img', 'inpaint', 'edit', 'superResolution', 'unconditional'] as const
 export type Task = (typeof tasks)[number]
 
 type AnyFolder = ModelFolder | UnconditionalFolder
 
 /** Channels of what the loop works on: of the latents, or of pictures where there is no autoencoder. */
-export const paintedChannels = ({ vae, unet }: AnyFolder): number =>
-  vae ? vae.config.latentChannels : unet.config.inChannels
+export const paintedChannels = ({ vae, unet, className }: AnyFolder): number => {
+  if (vae) return vae.config.latentChannels
+  // A super-resolution UNet sees the small picture, enlarged, beside the one that it paints.
+  const upscales = partsOf(className).tasks?.includes('superResolution') ?? false
+  return upscales ? Math.floor(unet.config.inChannels / 2) : unet.config.inChannels
+}
 
 /**
  * With L latent channels, a UNet of L input channels paints and repaints, one of 2L + 1 (latents, mask, masked picture)
@@ -22,9 +26,14 @@ export const tasksOf = (folder: AnyFolder): readonly Task[] => {
   // A model in pixel space may predict its variance beside the noise.
   if (isUnconditional(folder))
     return outChannels === inChannels || outChannels === 2 * inChannels ? ['unconditional'] : []
-  if (outChannels !== latentChannels) return []
   const only = partsOf(folder.className).tasks
-  if (only) return inChannels === latentChannels ? only : []
+  if (only) {
+    const expected = only.includes('superResolution') ? 2 * latentChannels : latentChannels
+    // Twice the channels: the variance, too, is predicted.
+    const variance = folder.vae === null && outChannels === 2 * latentChannels
+    return inChannels === expected && (outChannels === latentChannels || variance) ? only : []
+  }
+  if (outChannels !== latentChannels) return []
   switch (inChannels) {
     case latentChannels:
       return folder.requiresAestheticsScore ? ['img2img', 'inpaint'] : ['txt2img', 'img2img', 'inpaint']

@@ -185,11 +185,14 @@ export interface PipelineTraits {
   readonly factor: number
   /** guidanceScale where none is given and the task has no default of its own. */
   readonly defaultGuidanceScale: number
+  readonly defaultSteps: number
+  /** Prompts are read in lower case, without white space around them. */
+  readonly lowerCase: boolean
 }
 
 /** How a task's options differ from txt2img's. */
 export interface TaskTraits {
-  readonly name: 'txt2img' | 'img2img' | 'inpaint' | 'edit'
+  readonly name: 'txt2img' | 'img2img' | 'inpaint' | 'edit' | 'superResolution'
   /** Names of options that txt2img has not, checked elsewhere, and of txt2img's that the task has not. */
   readonly extra?: readonly string[]
   readonly without?: readonly string[]
@@ -306,7 +309,7 @@ export const resolveOptions = (
 
   const width = size('width', o.width ?? traits.defaultSize.width, multiple)
   const height = size('height', o.height ?? traits.defaultSize.height, multiple)
-  const steps = list ? list.length : integerIn('steps', o.steps ?? task.steps ?? 50, 1, 1000)
+  const steps = list ? list.length : integerIn('steps', o.steps ?? task.steps ?? traits.defaultSteps, 1, 1000)
   if (o.hires !== undefined && o.denoisingEnd !== undefined)
     throw invalidArgument('denoisingEnd', 'nothing next to hires', o.denoisingEnd)
 

@@ -60,12 +60,17 @@ export interface Txt2ImgModels extends PictureTraits, TextTraits, PlanTraits {
 
 const plainSeed = (seed: bigint): number | bigint => (seed <= Number.MAX_SAFE_INTEGER ? Number(seed) : seed)
 
-/** @param picture what to begin with; none for text to image. @param controls ControlNets and adapters; none without */
+/**
+ * @param picture what to begin with; none for text to image
+ * @param controls ControlNets and adapters; none without
+ * @param upscale the small picture of super-resolution
+ */
 export const generate = async (
   o: ResolvedOptions,
   models: Txt2ImgModels,
   picture?: ResolvedPicture,
-  controls?: ResolvedControls
+  controls?: ResolvedControls,
+  upscale?: NativeGenerateJob['upscale']
 ): Promise<GenerationResult> => {
   const started = performance.now()
   const warnings: string[] = []
@@ -112,6 +117,7 @@ export const generate = async (
     rng: o.rng,
     latents: o.latents?.data,
     picture: input,
+    upscale,
     freeU: o.freeU,
     ...(controls ? controlInputs(controls, o) : {}),
     ...nativeVariation(o.variation, models.factor),

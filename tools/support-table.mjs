@@ -19,6 +19,8 @@ const pages = {
   StableDiffusionXLInpaintPipeline: ['inpainting', 'families/inpainting.md'],
   LatentConsistencyModelPipeline: ['few-step models', 'few-step.md'],
   LDMTextToImagePipeline: ['latent diffusion', 'other-systems.md'],
+  IFPipeline: ['Imagen', 'other-systems.md'],
+  IFSuperResolutionPipeline: ['Imagen', 'other-systems.md'],
   DDPMPipeline: ['unconditional', 'unconditional.md'],
   DDIMPipeline: ['unconditional', 'unconditional.md']
 }

@@ -94,6 +94,15 @@ inline void maskCausal(float* s, int keys, int64_t key, int64_t query) {
   }
 }
 
+/// Adds a bias to scores that are in units of log₂e: row i of s is key `key + i`, lane j is query `query +
+/// j`.
+inline void addBias(const AttentionTask& t, float* s, int keys, int64_t key, int query, int lanes) {
+  for (int j = 0; j < lanes; j++) {
+    const float* bias = t.bias + (query + j) * t.biasStride + key;
+    for (int i = 0; i < keys; i++) s[i * kNr + j] += bias[i] * 1.44269504f;
+  }
+}
+
 /// Queries in a panel: kNr, fewer in the last one, 0 after it.
 ND_INLINE int lanesOf(const AttentionTask& t, int panel) {
   const int left = t.queries - panel * kNr;
@@ -138,6 +147,7 @@ inline void attentionQueries(const AttentionTask& t) {
       if (t.causal && key + keys > query + kNr) keys = query + kNr - key;
       if (keys <= 0) continue;  // every key of the block comes after every query of the panel
       multiplyPanel(t, t.k + key * d, d, keys, q, d, s, true);
+      if (t.bias) addBias(t, s, static_cast<int>(keys), key, panel * kNr, lanesOf(t, panel));
       if (t.causal && key + keys > query + 1) maskCausal(s, static_cast<int>(keys), key, query);
       softmaxBlock(s, static_cast<int>(keys), maximum, total, factor);
       if (key > 0)

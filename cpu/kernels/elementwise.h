@@ -27,6 +27,8 @@ inline void activateMany(const float* x, float* y, int64_t count, Act act) {
       return activateStretch<Act::QuickGelu>(x, y, count);
     case Act::Relu:
       return activateStretch<Act::Relu>(x, y, count);
+    case Act::GeluTanh:
+      return activateStretch<Act::GeluTanh>(x, y, count);
   }
 }
 

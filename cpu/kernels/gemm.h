@@ -66,6 +66,7 @@ ND_INLINE Vec activate(Vec x) {
   if constexpr (A == Act::Gelu) return gelu(x);
   if constexpr (A == Act::QuickGelu) return quickGelu(x);
   if constexpr (A == Act::Relu) return max(Vec::zero(), x);  // in this order NaN stays NaN
+  if constexpr (A == Act::GeluTanh) return geluTanh(x);
   return x;
 }
 
@@ -109,10 +110,13 @@ inline void gemmEpilogue(const GemmEpilogue& e) {
       return epilogueRows<Act::QuickGelu>(e);
     case Act::Relu:
       return epilogueRows<Act::Relu>(e);
+    case Act::GeluTanh:
+      return epilogueRows<Act::GeluTanh>(e);
   }
 }
 
-inline void gegluEpilogue(const GemmEpilogue& e) {
+template <Act Gate>
+inline void gegluRows(const GemmEpilogue& e) {
   constexpr int W = Vec::kWidth;
   for (int i = 0; i < e.rows; i++) {
     const float *value = e.acc + i * kNr, *gate = value + kNr / 2;
@@ -122,18 +126,23 @@ inline void gegluEpilogue(const GemmEpilogue& e) {
     for (; j + W <= e.columns; j += W) {  // whole vectors: masked stores are slow on AMD
       Vec v = Vec::load(value + j), g = Vec::load(gate + j);
       if (e.bias) v = v + Vec::load(e.bias + j), g = g + Vec::load(e.gateBias + j);
-      v = v * gelu(g);
+      v = v * activate<Gate>(g);
       if (residual) v = v + Vec::load(residual + j);
       v.store(y + j);
     }
     if (const int n = e.columns - j; n > 0) {
       Vec v = Vec::load(value + j), g = Vec::load(gate + j);
       if (e.bias) v = v + Vec::loadPartial(e.bias + j, n), g = g + Vec::loadPartial(e.gateBias + j, n);
-      v = v * gelu(g);
+      v = v * activate<Gate>(g);
       if (residual) v = v + Vec::loadPartial(residual + j, n);
       v.storePartial(y + j, n);
     }
   }
+}
+
+inline void gegluEpilogue(const GemmEpilogue& e) {
+  if (e.act == Act::GeluTanh) return gegluRows<Act::GeluTanh>(e);
+  gegluRows<Act::Gelu>(e);
 }
 
 inline void widenF16(const uint16_t* x, float* y, int64_t count) {

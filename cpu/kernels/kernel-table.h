@@ -9,7 +9,10 @@
 namespace nd {
 
 /// engine/backend.h's Activation, value for value (cpu-backend.cpp asserts it).
-enum class Act : int { None, Silu, Gelu, QuickGelu, Relu };
+enum class Act : int { None, Silu, Gelu, QuickGelu, Relu, GeluTanh };
+
+/// How a matrix weight's elements are stored.
+enum class WeightFormat : uint8_t { F32, F16, BF16 };
 
 /// Upper bounds over all instruction sets, for fixed-size buffers in the drivers.
 constexpr int kMaxMr = 14, kMaxNr = 48;
@@ -42,6 +45,39 @@ struct GemmEpilogue {
   Act act;
 };
 
+/// A patch of 6 × 6 pixels for Winograd's convolution (winograd.h): 36 vectors of `channels`, transformed.
+struct WinogradInput {
+  const float* const* pixels;  // [36] row by row, each `channels` floats
+  int64_t channels;
+  float* v;        // [36] vectors
+  int64_t stride;  // floats from vector to vector
+};
+
+/// 3 × 3 filters of a panel for some of its channels: g [9 taps][channels][nr] → u [36 points][channels][nr].
+struct WinogradFilters {
+  const void* g;  // in `format`
+  WeightFormat format;
+  int64_t tapStride;  // elements from tap to tap
+  int64_t channels;
+  float* u;
+  int64_t stride;  // floats from point to point
+};
+
+/// m [36][features] → a tile of up to 4 × 4 pixels, with the epilogue of GemmEpilogue.
+struct WinogradOutput {
+  const float* m;         // whole vectors are read
+  int64_t mStride;        // floats from row to row of m
+  int features;           // at most nr
+  int rows, columns;      // pixels of the tile that exist, at most 4 × 4
+  const float* bias;      // [features] or null
+  const float* channels;  // [features] or null
+  const float* residual;  // of the first pixel, or null; may be y
+  int64_t residualRow, residualPixel;
+  float* y;
+  int64_t yRow, yPixel;  // floats from row to row and from pixel to pixel
+  Act act;
+};
+
 /// A block of queries of one head against all keys (attention.h).
 struct AttentionTask {
   const float* q;  // [queries] rows of d, `qStride` apart
@@ -55,6 +91,8 @@ struct AttentionTask {
   int headDim;
   float scale;  // of the scores, times log₂ e
   bool causal;
+  const float* bias;  // of the first query, [queries] rows `biasStride` apart, one value per key; or null
+  int64_t biasStride;
   float* y;  // [queries] rows of d, `yStride` apart
   int64_t yStride;
   float* scratch;  // attentionScratch() floats, 64-byte aligned
@@ -69,7 +107,7 @@ struct NormApply {
   int64_t yStride;
   int64_t rows, channels;
   const float *mean, *scale, *offset;  // [channels]
-  Act act;                             // None or Silu
+  Act act;                             // None, Silu or Gelu
 };
 
 /// y = gamma · (x − μ) / sqrt(σ² + epsilon) + beta, per row (norm.h).
@@ -79,8 +117,9 @@ struct LayerNormRows {
   float* y;  // may be x
   int64_t yStride;
   int64_t rows, width;
-  const float *gamma, *beta;  // [width]
+  const float *gamma, *beta;  // [width]; beta may be null
   float epsilon;
+  bool centred;  // else μ = 0
 };
 
 struct KernelTable {
@@ -94,6 +133,11 @@ struct KernelTable {
   void (*gegluEpilogue)(const GemmEpilogue&);
   void (*widenF16)(const uint16_t* x, float* y, int64_t count);  // any count
   void (*widenBf16)(const uint16_t* x, float* y, int64_t count);
+
+  // --- Winograd convolution (winograd.h)
+  void (*winogradInput)(const WinogradInput&);
+  void (*winogradFilters)(const WinogradFilters&);
+  void (*winogradOutput)(const WinogradOutput&);
 
   // --- Attention (attention.h)
   void (*attentionQueries)(const AttentionTask&);

@@ -6,6 +6,7 @@
 #include "cpu/kernels/gemm.h"
 #include "cpu/kernels/kernel-table.h"
 #include "cpu/kernels/norm.h"
+#include "cpu/kernels/winograd.h"
 
 namespace nd::ND_ISA {
 
@@ -20,6 +21,10 @@ inline KernelTable makeTable(const char* name) {
   t.gegluEpilogue = gegluEpilogue;
   t.widenF16 = widenF16;
   t.widenBf16 = widenBf16;
+
+  t.winogradInput = winogradInput;
+  t.winogradFilters = winogradFilters;
+  t.winogradOutput = winogradOutput;
 
   t.attentionQueries = attentionQueries;
 

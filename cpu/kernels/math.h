@@ -53,5 +53,10 @@ ND_INLINE Vec gelu(Vec x) {
   Vec half = Vec::set(0.5f) * x;
   return fma(half, erf(x * Vec::set(0.70710678f)), half);
 }
+/// x/2 · (1 + tanh u) is x · sigmoid(2u).
+ND_INLINE Vec geluTanh(Vec x) {
+  const Vec u2 = x * fma(x * x, Vec::set(-2 * 0.7978845608f * 0.044715f), Vec::set(-2 * 0.7978845608f));
+  return x / (Vec::set(1.0f) + exp(u2));
+}
 
 }  // namespace nd::ND_ISA

@@ -84,6 +84,7 @@ inline void normApplyRows(const NormApply& a) {
 
 inline void normApply(const NormApply& a) {
   if (a.act == Act::Silu) return normApplyRows<Act::Silu>(a);
+  if (a.act == Act::Gelu) return normApplyRows<Act::Gelu>(a);
   normApplyRows<Act::None>(a);
 }
 
@@ -93,7 +94,7 @@ inline void layerNormRows(const LayerNormRows& a) {
     const float* x = a.x + r * a.xStride;
     float* y = a.y + r * a.yStride;
     float first[Vec::kWidth];
-    for (float& lane : first) lane = x[0];
+    for (float& lane : first) lane = a.centred ? x[0] : 0;
 
     Vec sum0 = Vec::zero(), sum1 = Vec::zero();
     forVectors(a.width, [&](int64_t c, int lanes) {
@@ -104,7 +105,7 @@ inline void layerNormRows(const LayerNormRows& a) {
         sum0 = sum0 + d;
     });
     float mean[Vec::kWidth];  // of x − x₀
-    for (float& lane : mean) lane = sum(sum0 + sum1) / count;
+    for (float& lane : mean) lane = a.centred ? sum(sum0 + sum1) / count : 0;
 
     Vec squares0 = Vec::zero(), squares1 = Vec::zero();
     forVectors(a.width, [&](int64_t c, int lanes) {
@@ -119,7 +120,8 @@ inline void layerNormRows(const LayerNormRows& a) {
     const Vec shift = Vec::set(first[0]), middle = Vec::set(mean[0]), factor = Vec::set(scale);
     forVectors(a.width, [&](int64_t c, int lanes) {
       const Vec d = ((loadLanes(x + c, lanes) - shift) - middle) * factor;
-      storeLanes(fma(d, loadLanes(a.gamma + c, lanes), loadLanes(a.beta + c, lanes)), y + c, lanes);
+      const Vec offset = a.beta ? loadLanes(a.beta + c, lanes) : Vec::zero();
+      storeLanes(fma(d, loadLanes(a.gamma + c, lanes), offset), y + c, lanes);
     });
   }
 }

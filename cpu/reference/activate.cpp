@@ -1,5 +1,5 @@
 // Activations: SiLU x·sigmoid(x), GELU x·Φ(x) with the exact normal distribution function (Hendrycks & Gimpel
-// 2016), QuickGELU x·sigmoid(1.702 x) (CLIP), ReLU max(x, 0).
+// 2016), QuickGELU x·sigmoid(1.702 x) (CLIP), ReLU max(x, 0), GELU's approximation by tanh.
 #include <cmath>
 
 #include "cpu/reference/reference.h"
@@ -18,6 +18,8 @@ double reference::activate(double x, Activation activation) {
       return x / (1 + std::exp(-1.702 * x));
     case Activation::Relu:
       return x < 0 ? 0 : x;
+    case Activation::GeluTanh:
+      return 0.5 * x * (1 + std::tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x)));
   }
   return x;
 }

@@ -1,5 +1,5 @@
 // Scaled dot-product attention (Vaswani et al. 2017) per image and head:
-// y[Lq, d] = softmax(scale · q[Lq, d] k[Lk, d]ᵀ) v[Lk, d]; causal: query i sees keys 0..i.
+// y[Lq, d] = softmax(scale · q[Lq, d] k[Lk, d]ᵀ + bias) v[Lk, d]; causal: query i sees keys 0..i.
 #include <algorithm>
 #include <cmath>
 
@@ -20,6 +20,9 @@ void ReferenceBackend::attention(const AttentionArgs& a) {
           double sum = 0;
           for (int64_t c = 0; c < d; c++) sum += static_cast<double>(q[c]) * k[c];
           weights[j] = a.scale * sum;
+          if (a.bias)
+            weights[j] +=
+                a.bias->f32()[(((a.bias->shape[0] == 1 ? 0 : b) * a.heads + head) * lq + i) * lk + j];
         }
         const double largest = *std::max_element(weights.begin(), weights.begin() + keys);
         double total = 0;

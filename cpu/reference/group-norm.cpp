@@ -28,9 +28,15 @@ void ReferenceBackend::groupNorm(const GroupNormArgs& a) {
         for (int64_t c = g * size; c < (g + 1) * size; c++) squares += (at(p, c) - mean) * (at(p, c) - mean);
       const double scale = 1 / std::sqrt(squares / count + a.epsilon);
       for (int64_t p = 0; p < pixels; p++)
-        for (int64_t c = g * size; c < (g + 1) * size; c++)
-          reference::row(a.y, b * pixels + p)[c] = static_cast<float>(
-              reference::activate((at(p, c) - mean) * scale * gamma[c] + beta[c], a.activation));
+        for (int64_t c = g * size; c < (g + 1) * size; c++) {
+          double value = (at(p, c) - mean) * scale * gamma[c] + beta[c];
+          if (a.modulation) {
+            const float* row = a.modulation->f32() + b * a.modulation->stride;
+            value = value * (1.0 + row[c]) + row[channels + c];
+          }
+          reference::row(a.y, b * pixels + p)[c] =
+              static_cast<float>(reference::activate(value, a.activation));
+        }
     }
 }
 

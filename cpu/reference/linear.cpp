@@ -22,8 +22,11 @@ void ReferenceBackend::linear(const LinearArgs& a) {
     for (int64_t n = 0; n < features; n++) {
       double value = project(a, x, n);
       if (a.weight->kind == WeightKind::Geglu)
-        value *= reference::activate(project(a, x, features + n), Activation::Gelu);
-      value = reference::activate(value, a.activation);
+        value *= reference::activate(project(a, x, features + n), a.activation == Activation::GeluTanh
+                                                                      ? Activation::GeluTanh
+                                                                      : Activation::Gelu);
+      else
+        value = reference::activate(value, a.activation);
       if (a.residual) value += reference::row(*a.residual, m)[n];
       reference::row(a.y, m)[n] = static_cast<float>(value);
     }

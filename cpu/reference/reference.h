@@ -42,6 +42,7 @@ class ReferenceBackend final : public Backend {
   void embed(const EmbedArgs&) override;
   void activate(Tensor x, Activation activation, Tensor y) override;
   void add(Tensor a, Tensor b, float scale, Tensor y) override;
+  void resample(Tensor x, Tensor y) override;
   void gatherRows(Tensor x, const int32_t* rows, Tensor y) override;
   void copyColumns(Tensor x, Tensor y, int64_t column) override;
 

@@ -4,8 +4,10 @@
 
 namespace nd {
 
-ResnetBlock::ResnetBlock(const WeightLoader& l, int64_t in, int64_t out, float epsilon, int groups)
+ResnetBlock::ResnetBlock(const WeightLoader& l, int64_t in, int64_t out, float epsilon, int groups,
+                         const ResnetOptions& options)
     : out_(out),
+      options_(options),
       norm1_(l.norm("norm1", in, epsilon, groups)),
       norm2_(l.norm("norm2", out, epsilon, groups)),
       conv1_(l.conv("conv1", in, out)),
@@ -15,22 +17,36 @@ ResnetBlock::ResnetBlock(const WeightLoader& l, int64_t in, int64_t out, float e
 
 Tensor ResnetBlock::operator()(Context& context, const Tensor& x, const Tensor* skip, const Tensor* time,
                                const Tensor* into) const {
-  const Tensor y = into ? *into : context.arena.tensor({x.shape[0], x.shape[1], x.shape[2], out_});
+  using Resample = ResnetOptions::Resample;
+  const auto resized = [&](const Tensor& t) {
+    return options_.resample == Resample::Up ? upsample(context, t) : averagePool(context, t);
+  };
+  const auto side = [&](int64_t n) {
+    return options_.resample == Resample::Up ? 2 * n : options_.resample == Resample::Down ? n / 2 : n;
+  };
+  const Shape shape = {x.shape[0], side(x.shape[1]), side(x.shape[2]), out_};
+  const Tensor y = into ? *into : context.arena.tensor(shape);
   Arena::Scope scope(context.arena);
   // h is made before its input so that the input's memory can be given back as soon as conv1 has run.
-  const Tensor h = context.arena.tensor({x.shape[0], x.shape[1], x.shape[2], out_});
+  const Tensor h = context.arena.tensor(shape);
   {
     Arena::Scope input(context.arena);
-    const Tensor normed = groupNorm(context, x, norm1_, {.activation = Activation::Silu, .skip = skip});
-    conv2d(context, normed, conv1_, {.channelAdd = time, .into = &h});
+    Tensor normed = groupNorm(context, x, norm1_, {.activation = options_.activation, .skip = skip});
+    if (options_.resample != Resample::None) normed = resized(normed);
+    conv2d(context, normed, conv1_, {.channelAdd = options_.scaleShift ? nullptr : time, .into = &h});
   }
-  groupNorm(context, h, norm2_, {.activation = Activation::Silu, .into = &h});
+  groupNorm(
+      context, h, norm2_,
+      {.activation = options_.activation, .into = &h, .modulation = options_.scaleShift ? time : nullptr});
   Tensor residual = x;
   if (shortcut_)
     residual = conv2d(context, x, *shortcut_, {.skip = skip, .into = &y});
   else if (skip)
     residual = concatColumns(context, std::vector<Tensor>{x, *skip});
+  else if (options_.resample != Resample::None)
+    residual = resized(x);
   conv2d(context, h, conv2_, {.residual = &residual, .into = &y});
+  if (options_.outputScale != 1) add(context, y, y, 1 / options_.outputScale - 1, &y);
   return y;
 }
 

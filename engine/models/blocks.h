@@ -9,11 +9,22 @@
 
 namespace nd {
 
+/// How a residual block differs from Stable Diffusion's.
+struct ResnetOptions {
+  Activation activation = Activation::Silu;  // Silu or Gelu
+  bool scaleShift = false;  // time scales and shifts norm2's result (resnet_time_scale_shift) instead of
+                            // being added before it
+  float outputScale = 1;    // the result is divided by it
+  enum class Resample : uint8_t { None, Up, Down } resample = Resample::None;  // of x and of norm1's result
+};
+
 /// diffusers ResnetBlock2D: out = shortcut(x) + conv2(silu(norm2(conv1(silu(norm1(x))) + time))).
 class ResnetBlock {
  public:
-  ResnetBlock(const WeightLoader&, int64_t in, int64_t out, float epsilon, int groups);
-  /// `skip` is concatenated to x (in = both together); `time` [B or 1, out] is added per channel.
+  ResnetBlock(const WeightLoader&, int64_t in, int64_t out, float epsilon, int groups,
+              const ResnetOptions& = {});
+  /// `skip` is concatenated to x (in = both together); `time` [B or 1, out] is added per channel, or
+  /// [B or 1, 2·out] scales and shifts.
   /// The result goes to `into`, which may be x itself where in = out; else it is allocated.
   Tensor operator()(Context&, const Tensor& x, const Tensor* skip = nullptr, const Tensor* time = nullptr,
                     const Tensor* into = nullptr) const;
@@ -22,9 +33,12 @@ class ResnetBlock {
   /// allocated.
   Tensor consume(Context&, const Tensor& x, const Tensor* into = nullptr) const;
   int64_t out() const { return out_; }
+  /// Columns of `time`.
+  int64_t timeColumns() const { return options_.scaleShift ? 2 * out_ : out_; }
 
  private:
   int64_t out_;
+  ResnetOptions options_;
   Norm norm1_, norm2_;
   Conv2d conv1_, conv2_;
   std::optional<Conv2d> shortcut_;

@@ -21,16 +21,29 @@ std::vector<float> sinusoid(std::span<const float> values, int64_t width, bool f
   return out;
 }
 
+UNetEncoder::Stage UNetEncoder::makeResnet(const WeightLoader& l, int64_t in, int64_t out, float outputScale,
+                                           ResnetOptions::Resample resample) {
+  const ResnetOptions options{config_.activation, config_.scaleShift, outputScale, resample};
+  Stage stage{ResnetBlock(l, in, out, config_.normEps, config_.normGroups, options), std::nullopt,
+              std::nullopt, timeColumns_, textCount_};
+  const int64_t columns = stage.resnet.timeColumns();
+  timeWeights_.push_back(l.tensor("time_emb_proj.weight", {columns, config_.embeddingWidth()}));
+  timeBiases_.push_back(l.tensor("time_emb_proj.bias", {columns}));
+  timeColumns_ += columns;
+  return stage;
+}
+
 UNetEncoder::Stage UNetEncoder::makeStage(const WeightLoader& l, int64_t i, int64_t in, int64_t out,
-                                          int heads, int layers, int64_t contextWidth) {
-  const int64_t timeWidth = 4 * config_.levels[0].channels;
-  const WeightLoader resnet = l.at("resnets", i);
-  Stage stage{ResnetBlock(resnet, in, out, config_.normEps, config_.normGroups), std::nullopt, timeColumns_,
-              textCount_};
-  timeWeights_.push_back(resnet.tensor("time_emb_proj.weight", {out, timeWidth}));
-  timeBiases_.push_back(resnet.tensor("time_emb_proj.bias", {out}));
-  timeColumns_ += out;
-  if (heads > 0) {
+                                          int heads, int layers, int64_t contextWidth, bool middle) {
+  Stage stage =
+      makeResnet(l.at("resnets", i), in, out, middle ? config_.midOutputScale : config_.outputScale);
+  if (heads > 0 && config_.addedKv) {
+    stage.attention.emplace(
+        l.at("attentions", i), out,
+        AddedKvAttention::Options{static_cast<int>(out / heads), config_.normGroups, contextWidth,
+                                  config_.normText, middle ? config_.midTextOnly : config_.textOnly});
+    textCount_++;
+  } else if (heads > 0) {
     stage.transformer.emplace(l.at("attentions", i), out, heads, contextWidth, layers, config_.normGroups);
     textCount_ += layers;
   }
@@ -40,7 +53,7 @@ UNetEncoder::Stage UNetEncoder::makeStage(const WeightLoader& l, int64_t i, int6
 UNetEncoder::UNetEncoder(const UNetConfig& c, const WeightLoader& l) : config_(c) {
   const auto& levels = c.levels;
   const size_t depth = levels.size();
-  const int64_t first = levels[0].channels, timeWidth = 4 * first;
+  const int64_t first = levels[0].channels, timeWidth = c.embeddingWidth();
 
   convIn_ = l.conv("conv_in", c.inChannels, first, c.convInKernel, 1, (c.convInKernel - 1) / 2);
   time1_ = l.linear("time_embedding.linear_1", first, timeWidth);
@@ -50,6 +63,14 @@ UNetEncoder::UNetEncoder(const UNetConfig& c, const WeightLoader& l) : config_(c
     added1_ = l.linear("add_embedding.linear_1", c.addedInputWidth, timeWidth);
     added2_ = l.linear("add_embedding.linear_2", timeWidth, timeWidth);
   }
+
+  if (c.classTimestep) {
+    class1_ = l.linear("class_embedding.linear_1", first, timeWidth);
+    class2_ = l.linear("class_embedding.linear_2", timeWidth, timeWidth);
+  }
+  if (c.encoderWidth)
+    encoderProjection_ = l.linear("encoder_hid_proj", c.encoderWidth, levels[0].contextWidth);
+  if (c.textPoolHeads) textPooling_.emplace(l.at("add_embedding"), textWidth(), timeWidth, c.textPoolHeads);
 
   skipChannels_ = {first};
   int64_t channels = first;
@@ -64,7 +85,11 @@ UNetEncoder::UNetEncoder(const UNetConfig& c, const WeightLoader& l) : config_(c
       skipChannels_.push_back(channels);
     }
     if (i + 1 < depth) {
-      block.resample = at.conv("downsamplers.0.conv", channels, channels, 3, 2);
+      if (c.addedKv)
+        block.resampler = makeResnet(at.at("downsamplers.0"), channels, channels, c.outputScale,
+                                     ResnetOptions::Resample::Down);
+      else
+        block.resample = at.conv("downsamplers.0.conv", channels, channels, 3, 2);
       skipChannels_.push_back(channels);
     }
     down_.push_back(std::move(block));
@@ -74,7 +99,8 @@ UNetEncoder::UNetEncoder(const UNetConfig& c, const WeightLoader& l) : config_(c
   for (int j = 0; j < c.midResnets; j++) {
     const bool attends = c.midAttention && j == 0;
     mid_.push_back(makeStage(mid, j, channels, channels, attends ? c.midHeads : 0,
-                             attends ? c.midTransformerLayers : 0, levels.back().contextWidth));
+                             attends ? c.midTransformerLayers : 0, levels.back().contextWidth,
+                             /*middle=*/true));
   }
 }
 
@@ -87,18 +113,25 @@ void UNetEncoder::finish(const WeightLoader& l) {
 void UNetEncoder::addKeysValues(Context& context, const Tensor& text, const std::vector<Stage>& stages,
                                 Text& out) {
   for (const Stage& s : stages)
-    if (s.transformer)
+    if (s.attention)
+      out.push_back({s.attention->contextKeysValues(context, text), {}});
+    else if (s.transformer)
       for (const TransformerBlock& block : s.transformer->blocks())
         out.push_back({block.contextKeysValues(context, text), {}});
 }
 
-UNetEncoder::Text UNetEncoder::prepareText(Context& context, const Tensor& text) const {
-  if (text.shape.last() != config_.levels[0].contextWidth)
-    throw Error(
-        ErrorCode::InvalidArgument,
-        format("Expected text embeddings of width %lld (the UNet's cross_attention_dim) but received %lld",
-               static_cast<long long>(config_.levels[0].contextWidth),
-               static_cast<long long>(text.shape.last())));
+Tensor UNetEncoder::projectText(Context& context, const Tensor& text) const {
+  if (text.shape.last() != textWidth())
+    throw Error(ErrorCode::InvalidArgument,
+                format("Expected text embeddings of width %lld (the UNet's %s) but received %lld",
+                       static_cast<long long>(textWidth()),
+                       config_.encoderWidth ? "encoder_hid_dim" : "cross_attention_dim",
+                       static_cast<long long>(text.shape.last())));
+  return config_.encoderWidth ? linear(context, text, encoderProjection_) : text;
+}
+
+UNetEncoder::Text UNetEncoder::prepareText(Context& context, const Tensor& given) const {
+  const Tensor text = projectText(context, given);
   Text out;
   for (const Block& b : down_) addKeysValues(context, text, b.stages, out);
   addKeysValues(context, text, mid_, out);
@@ -108,7 +141,7 @@ UNetEncoder::Text UNetEncoder::prepareText(Context& context, const Tensor& text)
 UNetEncoder::Time UNetEncoder::prepareTime(Context& context, std::span<const float> timesteps, int64_t perRow,
                                            const AddedConditions& added) const {
   const int64_t count = static_cast<int64_t>(timesteps.size()), width = config_.levels[0].channels;
-  const Shape wide = {count, 4 * width};
+  const Shape wide = {count, config_.embeddingWidth()};
   Time time{context.arena.tensor(wide), context.arena.tensor({count, timeColumns_}), perRow};
   Arena::Scope scope(context.arena);
   /// Host rows [perRow, n], repeated for every row of the plan.
@@ -126,7 +159,7 @@ UNetEncoder::Time UNetEncoder::prepareTime(Context& context, std::span<const flo
       upload(context, sinusoid(timesteps, width, config_.flipSinToCos, config_.freqShift), {count, width});
   if (config_.timeCondWidth && !added.timeCond.empty())
     h = linear(context, repeated(added.timeCond), timeCond_, {.residual = &h});
-  linear(context, linear(context, h, time1_, {.activation = Activation::Silu}), time2_,
+  linear(context, linear(context, h, time1_, {.activation = config_.activation}), time2_,
          {.into = &time.embedding});
 
   Tensor embedding = time.embedding;
@@ -145,8 +178,33 @@ UNetEncoder::Time UNetEncoder::prepareTime(Context& context, std::span<const flo
     const Tensor hidden = linear(context, joined, added1_, {.activation = Activation::Silu});
     embedding = linear(context, hidden, added2_, {.residual = &time.embedding});
   }
-  linear(context, activate(context, embedding, Activation::Silu), timeProjection_,
-         {.into = &time.projections});
+  /// Rows [perRow, n] of the backend, added for every row of the plan.
+  const auto addRepeated = [&](const Tensor& rows) {
+    expect(rows.shape.rows() == perRow, "a row per batch entry");
+    std::vector<int32_t> of;
+    for (int64_t r = 0; r < count; r++) of.push_back(static_cast<int32_t>(r % perRow));
+    embedding = add(context, embedding, gatherRows(context, rows, of));
+  };
+  if (config_.classTimestep) {
+    if (static_cast<int64_t>(added.noiseLevel.size()) != perRow)
+      throw Error(
+          ErrorCode::InvalidArgument,
+          format("Expected a noise level for each of %lld batch entries (class_embed_type timestep) but "
+                 "received %zu",
+                 static_cast<long long>(perRow), added.noiseLevel.size()));
+    const Tensor level = upload(
+        context, sinusoid(added.noiseLevel, width, config_.flipSinToCos, config_.freqShift), {perRow, width});
+    addRepeated(
+        linear(context, linear(context, level, class1_, {.activation = config_.activation}), class2_));
+  }
+  if (textPooling_) {
+    expect(bool(added.pooledText), "the pooled text (addition_embed_type text)");
+    addRepeated(added.pooledText);
+  }
+  if (config_.timeActivation != Activation::None)
+    embedding = activate(context, embedding, config_.timeActivation);
+  if (!config_.skipTimeActivation) embedding = activate(context, embedding, config_.activation);
+  linear(context, embedding, timeProjection_, {.into = &time.projections});
   return time;
 }
 
@@ -166,9 +224,10 @@ void UNetEncoder::selectTime(Context& context, const Time& all, int64_t row, con
 Tensor UNetEncoder::run(Context& context, const Stage& stage, const Tensor& x, const Tensor* skip,
                         const Time& time, int64_t row, const Text& text) const {
   const Tensor rows = slice(context, time.projections, row * time.perRow, time.perRow);
-  const Tensor shift = columns(context, rows, stage.timeColumn, stage.resnet.out());
+  const Tensor shift = columns(context, rows, stage.timeColumn, stage.resnet.timeColumns());
   const Tensor y = stage.resnet(context, x, skip, &shift);
   if (stage.transformer) (*stage.transformer)(context, y, text.data() + stage.textIndex);
+  if (stage.attention) (*stage.attention)(context, y, text[static_cast<size_t>(stage.textIndex)].text);
   return y;
 }
 
@@ -224,6 +283,7 @@ UNetEncoder::Encoded UNetEncoder::encode(Context& context, const Tensor& x, cons
     if (block.resample)
       skips.push_back(
           h = conv2d(context, h, *block.resample, {.padBottomRightOnly = config_.downsamplePadding == 0}));
+    if (block.resampler) skips.push_back(h = run(context, *block.resampler, h, nullptr, time, row, text));
     if (!attends) adapt(h);
     seen("down", static_cast<int64_t>(i), h);
   }

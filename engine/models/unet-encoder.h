@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/models/added-kv.h"
 #include "engine/models/blocks.h"
 
 namespace nd {
@@ -39,6 +40,19 @@ struct UNetConfig {
   int64_t timeCondWidth = 0;    // time_cond_proj_dim: guidance embedding of distilled models; 0: none
   int64_t addedTimeWidth = 0;   // addition_time_embed_dim of SDXL's text_time embedding; 0: none
   int64_t addedInputWidth = 0;  // projection_class_embeddings_input_dim
+  Activation activation = Activation::Silu;      // Silu or Gelu
+  int64_t timeWidth = 0;                         // of the time embedding; 0: 4 · channels₀
+  Activation timeActivation = Activation::None;  // time_embedding_act_fn: of the embedding, for all blocks
+  bool skipTimeActivation = false;               // blocks take the embedding without an activation of theirs
+  bool scaleShift = false;                       // see ResnetOptions
+  float outputScale = 1, midOutputScale = 1;     // the same, in the middle block
+  bool classTimestep = false;  // class_embed_type "timestep": a noise level beside the timestep
+  int64_t encoderWidth = 0;    // encoder_hid_dim: the text is projected from this width; 0: taken as it is
+  int textPoolHeads = 0;       // addition_embed_type "text": the text as one vector, too; 0: none
+  /// DeepFloyd IF's blocks: AddedKvAttention instead of transformers, residual blocks that change the size.
+  bool addedKv = false;
+  bool normText = false, textOnly = false, midTextOnly = false;  // see AddedKvAttention::Options
+  int64_t embeddingWidth() const { return timeWidth ? timeWidth : 4 * levels[0].channels; }
 };
 
 /// The extra conditions of SDXL and of guidance-distilled models, float32 on the host, one row per batch
@@ -47,6 +61,8 @@ struct AddedConditions {
   std::vector<float> textEmbeds;  // [B, pooled width]
   std::vector<float> timeIds;     // [B, ids]
   std::vector<float> timeCond;    // [B, timeCondWidth]
+  std::vector<float> noiseLevel;  // [B]: where classTimestep
+  Tensor pooledText;              // [B, embedding width]: poolText()
 };
 
 /// What a T2I-Adapter adds on the way down: maps [n, H, W, C], one per down block that they are for (and, in
@@ -60,12 +76,20 @@ class UNetEncoder {
  public:
   /// For every cross-attention what it reads; in the order down, middle, up.
   using Text = std::vector<Attended>;
-  Text prepareText(Context&, const Tensor& text) const;  // text [B, L, contextWidth]
+  Text prepareText(Context&, const Tensor& text) const;  // text [B, L, textWidth()]
+  /// text [B, L, textWidth()] → [B, L, contextWidth].
+  Tensor projectText(Context&, const Tensor& text) const;
+  /// Width of the text that it takes.
+  int64_t textWidth() const {
+    return config_.encoderWidth ? config_.encoderWidth : config_.levels[0].contextWidth;
+  }
+  bool poolsText() const { return textPooling_.has_value(); }
+  Tensor poolText(Context& context, const Tensor& text) const { return (*textPooling_)(context, text); }
 
   /// Time embeddings of `rows` evaluations: row r, batch entry b has timesteps[r · perRow + b].
   struct Time {
-    Tensor embedding;    // [rows · perRow, 4·channels₀], before the activation
-    Tensor projections;  // [rows · perRow, Σ resnet channels]
+    Tensor embedding;    // [rows · perRow, embedding width], before the activation
+    Tensor projections;  // [rows · perRow, Σ columns of the residual blocks]
     int64_t perRow;      // 1 where the batch shares it, else B
   };
   Time prepareTime(Context&, std::span<const float> timesteps, int64_t perRow,
@@ -80,21 +104,25 @@ class UNetEncoder {
   const UNetConfig& config() const { return config_; }
 
  protected:
-  struct Stage {  // a resnet and, where the level has attention, the transformer after it
+  struct Stage {  // a resnet and, where the level has attention, the transformer or attention after it
     ResnetBlock resnet;
     std::optional<SpatialTransformer> transformer;
+    std::optional<AddedKvAttention> attention;
     int64_t timeColumn;  // where its projection begins
     int textIndex;       // its first entry of Text
   };
   struct Block {
     std::vector<Stage> stages;
     std::optional<Conv2d> resample;  // down: stride 2; up: after nearest resizing
+    std::optional<Stage> resampler;  // instead of it, where addedKv
   };
 
   /// conv_in, the way down and the middle. What is derived then adds its own and calls finish().
   UNetEncoder(const UNetConfig& config, const WeightLoader& loader);
+  Stage makeResnet(const WeightLoader&, int64_t in, int64_t out, float outputScale,
+                   ResnetOptions::Resample = ResnetOptions::Resample::None);
   Stage makeStage(const WeightLoader&, int64_t i, int64_t in, int64_t out, int heads, int layers,
-                  int64_t contextWidth);
+                  int64_t contextWidth, bool middle = false);
   /// Lays out the time projections of all stages, side by side.
   void finish(const WeightLoader&);
   static void addKeysValues(Context&, const Tensor& text, const std::vector<Stage>&, Text& out);
@@ -121,7 +149,8 @@ class UNetEncoder {
 
  private:
   Conv2d convIn_;
-  Linear time1_, time2_, added1_, added2_, timeCond_, timeProjection_;
+  Linear time1_, time2_, added1_, added2_, timeCond_, class1_, class2_, encoderProjection_, timeProjection_;
+  std::optional<TextPooling> textPooling_;
   std::vector<Block> down_;
   std::vector<Stage> mid_;
   // Filled by makeStage in the order of construction.

@@ -16,7 +16,11 @@ UNet::UNet(const UNetConfig& c, const WeightLoader& l) : UNetEncoder(c, l) {
       skips.pop_back();
       channels = level.channels;
     }
-    if (i + 1 < depth) block.resample = at.conv("upsamplers.0.conv", channels, channels);
+    if (i + 1 < depth && c.addedKv)
+      block.resampler =
+          makeResnet(at.at("upsamplers.0"), channels, channels, c.outputScale, ResnetOptions::Resample::Up);
+    else if (i + 1 < depth)
+      block.resample = at.conv("upsamplers.0.conv", channels, channels);
     up_.push_back(std::move(block));
   }
   normOut_ = l.norm("conv_norm_out", channels, c.normEps, c.normGroups);
@@ -24,14 +28,22 @@ UNet::UNet(const UNetConfig& c, const WeightLoader& l) : UNetEncoder(c, l) {
   finish(l);
 }
 
-UNet::Text UNet::prepareText(Context& context, const Tensor& text) const {
-  Text out = UNetEncoder::prepareText(context, text);
+UNet::Text UNet::prepareText(Context& context, const Tensor& given) const {
+  Text out = UNetEncoder::prepareText(context, given);
+  const Tensor text = projectText(context, given);
   for (const Block& b : up_) addKeysValues(context, text, b.stages, out);
   return out;
 }
 
 Tensor UNet::forward(Context& context, const Tensor& x, const Time& time, int64_t row, const Text& text,
                      const Probe* probe, const Joined& joined) const {
+  if (const int64_t whole = int64_t{1} << (up_.size() - 1);
+      config_.addedKv && (x.shape[1] % whole || x.shape[2] % whole))
+    throw Error(ErrorCode::InvalidArgument,
+                format("Expected a width and height that %lld divides (this UNet's blocks halve exactly) but "
+                       "received %lld × %lld",
+                       static_cast<long long>(whole), static_cast<long long>(x.shape[2]),
+                       static_cast<long long>(x.shape[1])));
   const Tensor out = context.arena.tensor({x.shape[0], x.shape[1], x.shape[2], config_.outChannels});
   Arena::Scope scope(context.arena);
 
@@ -51,10 +63,11 @@ Tensor UNet::forward(Context& context, const Tensor& x, const Time& time, int64_
     if (up_[i].resample)  // to the size of the next skip: twice, or one less on odd maps
       h = conv2d(context, h, *up_[i].resample,
                  {.resizeH = skips.back().shape[1], .resizeW = skips.back().shape[2]});
+    if (up_[i].resampler) h = run(context, *up_[i].resampler, h, nullptr, time, row, text);
     if (probe) (*probe)("up" + std::to_string(i), h);
   }
 
-  conv2d(context, groupNorm(context, h, normOut_, {.activation = Activation::Silu}), convOut_,
+  conv2d(context, groupNorm(context, h, normOut_, {.activation = config_.activation}), convOut_,
          {.into = &out});
   return out;
 }

@@ -39,6 +39,8 @@ export interface ModelFolder<Unet = UNetConfig> {
   readonly tokenizer2: TokenizerSource | null
   /** The scheduler's class and its config JSON as it is (snake_case). */
   readonly scheduler: { readonly className: string; readonly config: ConfigJson }
+  /** Super-resolution: how the small picture is noised; else null. */
+  readonly noisingScheduler: { readonly className: string; readonly config: ConfigJson } | null
   /** SDXL: an empty negative prompt means zeros instead of the encoded empty text; true by default. */
   readonly forceZerosForEmptyPrompt: boolean
   /** SDXL's refiner: conditioned on an aesthetic score instead of the target size. */
@@ -164,6 +166,8 @@ export const readFolder = async (
   required('unet', parts.unet)
   if (parts.autoencoder) required(parts.autoencoder.name, parts.autoencoder.classes)
   required('scheduler', undefined)
+  const upscales = parts.tasks?.includes('superResolution') ?? false
+  if (upscales) required(noising, undefined)
   const readText = async (
     part: TextPart
   ): Promise<{ encoder: TextComponent | null; tokenizer: TokenizerSource | null }> => {
@@ -199,6 +203,7 @@ export const readFolder = async (
     textEncoder2: encoders[1] ?? null,
     tokenizer2: texts[1]?.tokenizer ?? null,
     scheduler: await readScheduler(path, index, source),
+    noisingScheduler: upscales ? await readScheduler(path, index, source, noising) : null,
     requiresAestheticsScore,
     forceZerosForEmptyPrompt: readFlag(index, 'force_zeros_for_empty_prompt', true, source),
     warnings: warningsFor(index, className, source)
@@ -215,11 +220,18 @@ const readFlag = (index: ConfigJson, key: string, fallback: boolean, source: str
   return value
 }
 
-const readScheduler = async (path: string, index: ConfigJson, source: string): Promise<ModelFolder['scheduler']> => {
-  const file = join(path, 'scheduler', 'scheduler_config.json')
+const noising = 'image_noising_scheduler'
+
+const readScheduler = async (
+  path: string,
+  index: ConfigJson,
+  source: string,
+  name = 'scheduler'
+): Promise<ModelFolder['scheduler']> => {
+  const file = join(path, name, 'scheduler_config.json')
   const config = await readJson(file, "the scheduler's config")
   // The pipeline's list decides, as in diffusers; the config's own class may be that of an older save.
-  const own = componentClass(index, 'scheduler', source) ?? config._class_name
+  const own = componentClass(index, name, source) ?? config._class_name
   const className = index._class_name === 'DDIMPipeline' ? 'DDIMScheduler' : own // it converts every other
   if (typeof className !== 'string') throw modelFormat(`${file}: expected a scheduler class but there is none`)
   return { className, config }
@@ -239,7 +251,13 @@ export const checkWidths = (
 ): void => {
   const made = encoders.reduce((sum, encoder) => sum + (encoder?.config.hiddenSize ?? 0), 0)
   const attends = unet.levels.filter((level) => level.heads > 0 || level.upHeads > 0)
-  const wrong = attends.find((level) => level.contextWidth !== made)
+  // A pixel UNet projects the text first; later stages may come without a text encoder of their own.
+  const given = unet.pixel?.encoderWidth
+  if (given && made > 0 && given !== made)
+    throw modelFormat(
+      `${path}: expected a text encoder of ${given} features, as ${source} has encoder_hid_dim, but its has ${made}`
+    )
+  const wrong = given || (unet.pixel && made === 0) ? undefined : attends.find((level) => level.contextWidth !== made)
   if (wrong)
     throw modelFormat(
       `${path}: expected text encoders of ${wrong.contextWidth} features together, as ${source} has ` +
@@ -257,7 +275,13 @@ export const checkWidths = (
 
 const warningsFor = (index: ConfigJson, className: PipelineClass, source: string): string[] => {
   const { autoencoder, texts } = partsOf(className)
-  const used = ['unet', 'scheduler', autoencoder?.name, ...texts.flatMap((text) => [text.encoder, text.tokenizer])]
+  const used = [
+    'unet',
+    'scheduler',
+    noising,
+    autoencoder?.name,
+    ...texts.flatMap((text) => [text.encoder, text.tokenizer])
+  ]
   const warnings: string[] = []
   for (const [name, entry] of Object.entries(index)) {
     if (name.startsWith('_') || !Array.isArray(entry) || used.includes(name)) continue

@@ -20,8 +20,11 @@ export interface PipelineParts {
   readonly texts: readonly TextPart[]
   /** What the model can do; missing: read from its UNet's input channels. */
   readonly tasks?: readonly Task[]
-  /** guidance_scale where none is given; default 7.5. */
+  /** guidance_scale and num_inference_steps where none is given; default 7.5 and 50. */
   readonly guidanceScale?: number
+  readonly steps?: number
+  /** Prompts are read in lower case, without white space around them. */
+  readonly lowerCase?: boolean
   /** Guidance is off at a scale of 1 alone, not also below. */
   readonly guidedBelowOne?: boolean
 }
@@ -67,6 +70,27 @@ const latentDiffusion: PipelineParts = {
   guidedBelowOne: true
 }
 
+/** DeepFloyd IF (after Imagen, Saharia et al. 2022): T5's states steer a UNet that paints pixels. */
+const cascadeBase: PipelineParts = {
+  unet: ['UNet2DConditionModel'],
+  autoencoder: null,
+  texts: [
+    {
+      encoder: 'text_encoder',
+      tokenizer: 'tokenizer',
+      kind: 't5',
+      classes: ['T5EncoderModel'],
+      tokenizers: ['T5Tokenizer', 'T5TokenizerFast'],
+      optional: true // later stages take the first one's promptEmbeds
+    }
+  ],
+  tasks: ['txt2img'],
+  guidanceScale: 7,
+  steps: 100,
+  lowerCase: true
+}
+const cascadeUpscaler: PipelineParts = { ...cascadeBase, tasks: ['superResolution'], guidanceScale: 4, steps: 50 }
+
 const unconditional: PipelineParts = { unet: ['UNet2DModel'], autoencoder: null, texts: [], tasks: ['unconditional'] }
 
 const table = {
@@ -80,7 +104,9 @@ const table = {
   LatentConsistencyModelPipeline: stableDiffusion,
   DDPMPipeline: unconditional,
   DDIMPipeline: unconditional,
-  LDMTextToImagePipeline: latentDiffusion
+  LDMTextToImagePipeline: latentDiffusion,
+  IFPipeline: cascadeBase,
+  IFSuperResolutionPipeline: cascadeUpscaler
 } satisfies Record<string, PipelineParts>
 
 export type PipelineClass = keyof typeof table

@@ -2,6 +2,7 @@
 import { parseClipTextConfig, type ClipTextClass, type ClipTextConfig } from './clip-text.js'
 import type { ConfigJson } from './config-reader.js'
 import { parseLdmBertConfig, type LdmBertConfig } from './ldm-bert.js'
+import { parseT5Config, type T5Config } from './t5.js'
 
 /** What every text encoder's config says; what else it has, its native network reads. */
 export interface TextEncoderConfig {
@@ -17,6 +18,7 @@ export interface TextEncoderConfig {
 interface ConfigOf {
   'clip-text': ClipTextConfig
   'ldm-bert': LdmBertConfig
+  t5: T5Config
 }
 
 export type TextEncoderKind = keyof ConfigOf
@@ -25,7 +27,8 @@ type Parser<Config> = (json: ConfigJson, className: string, source: string) => C
 
 const parsers: { readonly [Kind in TextEncoderKind]: Parser<ConfigOf[Kind]> } = {
   'clip-text': (json, className, source) => parseClipTextConfig(json, className as ClipTextClass, source),
-  'ldm-bert': (json, _, source) => parseLdmBertConfig(json, source)
+  'ldm-bert': (json, _, source) => parseLdmBertConfig(json, source),
+  t5: (json, _, source) => parseT5Config(json, source)
 }
 
 /**

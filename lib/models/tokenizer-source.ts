@@ -1,5 +1,6 @@
 import { BertTokenizer } from '../tokenizer/bert-tokenizer.js'
 import { ClipTokenizer } from '../tokenizer/clip-tokenizer.js'
+import { T5Tokenizer } from '../tokenizer/t5-tokenizer.js'
 import type { Tokenizer } from '../tokenizer/tokenizer.js'
 import type { TextEncoderKind } from './text-encoder.js'
 
@@ -11,7 +12,8 @@ const length = 77
 
 const loaders: { readonly [Kind in TextEncoderKind]: (folder: string) => Tokenizer } = {
   'clip-text': (folder) => ClipTokenizer.fromFolder(folder),
-  'ldm-bert': (folder) => BertTokenizer.fromFolder(folder, length)
+  'ldm-bert': (folder) => BertTokenizer.fromFolder(folder, length),
+  t5: (folder) => T5Tokenizer.fromFolder(folder, length)
 }
 
 /**

@@ -1,4 +1,12 @@
 import { ConfigReader, isArrayOf, isInteger, type ConfigJson } from './config-reader.js'
+import {
+  isPixelUNet,
+  parsePixelUNet,
+  pixelDownTypes,
+  pixelFields,
+  pixelUpTypes,
+  type PixelUNetConfig
+} from './pixel-unet.js'
 
 /** One resolution of the UNet. */
 export interface UNetLevel {
@@ -43,6 +51,8 @@ export interface UNetConfig {
   /** SDXL's "text_time" embedding: sinusoid width of each time id, and width of text and time ids together; 0: none. */
   readonly addedTimeWidth: number
   readonly addedInputWidth: number
+  /** What pixel UNets with T5 (DeepFloyd IF) have beyond or instead; undefined for Stable Diffusion's. */
+  readonly pixel?: PixelUNetConfig
   /** Latent size that the model was trained for; the pipeline's default picture is vaeFactor times larger. */
   readonly sampleSize: { readonly height: number; readonly width: number } | undefined
 }
@@ -118,7 +128,8 @@ const blockTypes = (
 export const parseUNetConfig = (json: ConfigJson, source: string, className = 'UNet2DConditionModel'): UNetConfig => {
   const config = new ConfigReader(className, source, json)
   config.checkClass()
-  for (const [key, accepted] of fixedFields) config.only(key, accepted)
+  const isPixel = isPixelUNet(config)
+  for (const [key, accepted] of fixedFields) if (!isPixel || !pixelFields.includes(key)) config.only(key, accepted)
   for (const key of ['convInKernel', 'convOutKernel'] as const) oddKernel(config, kernelFields[key])
   // No effect on the result: computations are in float32 or accumulate in it, and nothing is trained.
   config.boolean('upcast_attention', false)
@@ -133,33 +144,40 @@ export const parseUNetConfig = (json: ConfigJson, source: string, className = 'U
     config,
     'down_block_types',
     [crossAttnDown, crossAttnDown, crossAttnDown, 'DownBlock2D'],
-    downTypes
+    isPixel ? pixelDownTypes : downTypes
   )
-  const up = blockTypes(config, 'up_block_types', ['UpBlock2D', crossAttnUp, crossAttnUp, crossAttnUp], upTypes)
+  const up = blockTypes(
+    config,
+    'up_block_types',
+    ['UpBlock2D', crossAttnUp, crossAttnUp, crossAttnUp],
+    isPixel ? pixelUpTypes : upTypes
+  )
   if (down.length !== depth || up.length !== depth)
     throw config.wrong('block_out_channels', `${down.length} down blocks, ${up.length} up blocks and as many channels`)
 
   const onlyCross = config.raw('only_cross_attention') ?? false
-  if (onlyCross !== false && !isArrayOf(onlyCross, (e) => e === false))
+  if (!isPixel && onlyCross !== false && !isArrayOf(onlyCross, (e) => e === false))
     throw config.refused('only_cross_attention', 'false')
   const timeWidth = config.raw('time_embedding_dim') ?? null
-  if (timeWidth !== null && timeWidth !== 4 * channels[0]!)
+  if (!isPixel && timeWidth !== null && timeWidth !== 4 * channels[0]!)
     throw config.refused('time_embedding_dim', `null or 4 · ${channels[0]}`)
 
   const normGroups = config.integer('norm_num_groups', 32)
   if (channels.some((c) => c % normGroups))
     throw config.wrong('block_out_channels', `multiples of norm_num_groups (${normGroups})`)
   const resnets = config.perLevel('layers_per_block', 2, depth)
-  const heads = config.perLevel('attention_head_dim', 8, depth)
+  // The field's historic name means heads; the pixel UNets' blocks take it for what it says, the width of a head.
+  const perHead = config.perLevel('attention_head_dim', 8, depth)
+  const heads = isPixel ? perHead.map((width, i) => channels[i]! / width) : perHead
   const contextWidths = config.perLevel('cross_attention_dim', 1280, depth)
   const layers = transformerLayers(config, 'transformer_layers_per_block', resnets)
   const upLayers = upTransformerLayers(config, layers, resnets)
 
   const levels = channels.map((width, i): UNetLevel => {
-    const downAttends = down[i] === crossAttnDown
-    const upAttends = up[depth - 1 - i] === crossAttnUp
+    const downAttends = down[i] === (isPixel ? pixelDownTypes[1] : crossAttnDown)
+    const upAttends = up[depth - 1 - i] === (isPixel ? pixelUpTypes[1] : crossAttnUp)
     const middleAttends = i === depth - 1 && config.raw('mid_block_type') !== null
-    if ((downAttends || upAttends || middleAttends) && width % heads[i]!)
+    if ((downAttends || upAttends || middleAttends) && width % perHead[i]!)
       throw config.wrong('attention_head_dim', `a number of heads that divides the level's ${width} channels`)
     return {
       channels: width,
@@ -188,6 +206,7 @@ export const parseUNetConfig = (json: ConfigJson, source: string, className = 'U
     freqShift: config.number('freq_shift', 0),
     timeCondWidth: config.optionalInteger('time_cond_proj_dim') ?? 0,
     ...addedWidths(config),
+    ...(isPixel ? { pixel: parsePixelUNet(config, channels[0]!, contextWidths) } : {}),
     sampleSize: config.size('sample_size')
   }
 }

@@ -46,6 +46,7 @@ const baseNames: Record<ComponentKind, string> = {
   'clip-text': 'model', // transformers
   'clip-vision': 'model',
   'ldm-bert': 'model',
+  t5: 'model',
   unet: 'diffusion_pytorch_model',
   unet2d: 'diffusion_pytorch_model',
   vae: 'diffusion_pytorch_model'
@@ -64,6 +65,7 @@ export const canonicalName = (kind: ComponentKind, stored: string): string | und
       /(\.attentions\.\d+\.)(query|key|value|proj_attn)(\.(?:weight|bias))$/,
       (_, module: string, old: string, field: string) => module + oldAttention[old]! + field
     )
+  if (kind === 't5' && stored === 'encoder.embed_tokens.weight') return 'shared.weight' // the same table, twice
   if (kind === 'clip-vision') return /^(vision_model|visual_projection)\./.test(stored) ? stored : undefined
   if (kind !== 'clip-text') return stored
   if (stored.endsWith('position_ids')) return undefined

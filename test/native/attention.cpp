@@ -116,3 +116,31 @@ ND_TEST("attention: causal first row is the first value") {
     for (int c = 0; c < 16; c++) CHECK(y.at(0, c) == v.at(0, c));
   });
 }
+
+ND_TEST("attention: a bias per head and pair of tokens") {
+  forEachIsa([](const std::string& isa, const Backends& backends) {
+    for (const int64_t images : {1, 2})
+      for (auto [lq, lk] : {std::pair<int64_t, int64_t>{1, 1}, {77, 77}, {33, 301}}) {
+        Random random(static_cast<uint64_t>(lq + lk));
+        const int64_t d = 8, width = 3 * d;
+        Owned q({2, lq, width}), k({2, lk, width}), v({2, lk, width}), y({2, lq, width});
+        Owned bias({images, 3, lq, lk});
+        for (Owned* t : {&q, &k, &v}) t->fill([&] { return random(); });
+        int n = 0;
+        bias.fill([&] { return n++ % 5 == 3 ? -1e30f : 3 * random(); });  // some keys are hidden
+        nd::AttentionArgs args{q.tensor, k.tensor, v.tensor, {}, 3, 1.0f, false, &bias.tensor};
+        compareOperation(nd::format("attention %s bias %dx%d", isa.c_str(), int(lq), int(lk)), 1e-5, y,
+                         backends, [&](nd::Backend& backend, nd::Tensor out) {
+                           args.y = out;
+                           backend.attention(args);
+                         });
+        // Where no key is seen, all are seen alike.
+        bias.fill([] { return -1e30f; });
+        args.y = y.tensor;
+        backends[0]->attention(args);
+        double mean = 0;
+        for (int64_t i = 0; i < lk; i++) mean += v.at(i, 0);
+        CHECK(std::fabs(y.at(0, 0) - mean / static_cast<double>(lk)) < 1e-5);
+      }
+  });
+}

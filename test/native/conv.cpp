@@ -1,4 +1,6 @@
-// Convolutions against the reference: kernels, strides, paddings, resizing, skip, epilogues.
+// Convolutions against the reference: kernels, strides, paddings, resizing, skip, epilogues; directly and,
+// for 3 × 3 of stride 1, by Winograd's transforms.
+#include "cpu/cpu-backend.h"
 #include "test/native/backends.h"
 #include "test/native/check.h"
 
@@ -49,15 +51,44 @@ std::vector<float> run(Backend& backend, Case c) {
   return y.download();
 }
 
+constexpr auto kNever = WinogradOptions::Use::Never, kAlways = WinogradOptions::Use::Always;
+// Whole layers; blocks of 5 tiles with their filters made first; the same with filters made in every task.
+constexpr WinogradOptions kWinograd[] = {{kAlways}, {kAlways, 0, 5}, {kAlways, 0, 5, 0}};
+
+/// The backend with other options, for as long as this lives.
+class WithWinograd {
+ public:
+  WithWinograd(Backend& backend, const WinogradOptions& options)
+      : backend_(dynamic_cast<CpuBackend&>(backend)), before_(backend_.winogradOptions) {
+    backend_.winogradOptions = options;
+  }
+  ~WithWinograd() { backend_.winogradOptions = before_; }
+  WithWinograd(const WithWinograd&) = delete;
+  WithWinograd& operator=(const WithWinograd&) = delete;
+
+ private:
+  CpuBackend& backend_;
+  WinogradOptions before_;
+};
+
 void compare(const Case& c) {
   const int64_t k = (c.c1 + c.c2) * c.kernelH * c.kernelW;
   const std::vector<float> expected = run(reference(), c);
-  for (const Subject& s : subjects())
-    checkClose(run(*s.backend, c), expected, sumTolerance(k, largest(c.dtype)),
-               format("%s conv %dx%d s%d B=%lld %lldx%lld C=%lld+%lld N=%lld", s.isa.c_str(), c.kernelH,
+  const double tolerance = sumTolerance(k, largest(c.dtype));
+  const auto check = [&](const Subject& s, const WinogradOptions& options, double allowed, const char* way) {
+    const WithWinograd with(*s.backend, options);
+    checkClose(run(*s.backend, c), expected, allowed,
+               format("%s conv %dx%d s%d B=%lld %lldx%lld C=%lld+%lld N=%lld%s", s.isa.c_str(), c.kernelH,
                       c.kernelW, c.stride, static_cast<long long>(c.b), static_cast<long long>(c.h),
                       static_cast<long long>(c.w), static_cast<long long>(c.c1), static_cast<long long>(c.c2),
-                      static_cast<long long>(c.n)));
+                      static_cast<long long>(c.n), way));
+  };
+  for (const Subject& s : subjects()) {
+    check(s, {kNever}, tolerance, "");
+    if (c.kernelH != 3 || c.kernelW != 3 || c.stride != 1) continue;
+    // Its error is about twice that of the plain sum (kernels/winograd.h).
+    for (const WinogradOptions& options : kWinograd) check(s, options, 3 * tolerance, " Winograd");
+  }
 }
 
 }  // namespace
@@ -78,6 +109,38 @@ ND_TEST("conv2d: skip") {
 ND_TEST("conv2d: long channels") {
   compare({1, 5, 4, 700, 0, 21});
   compare({2, 9, 11, 128, 0, 70});
+}
+
+ND_TEST("conv2d: the way depends on an image's size, not on the batch") {
+  CpuBackend& backend = dynamic_cast<CpuBackend&>(*subjects().front().backend);
+  const auto wins = [&](int64_t size, int64_t channels, int64_t n, int stride = 1) {
+    const WeightPtr weight =
+        makeWeight(backend, WeightKind::Conv,
+                   HostWeight({n, channels, 3, 3}, std::vector<float>(n * channels * 9), DType::F16));
+    GemmInput in;
+    in.rows = false, in.kernelH = in.kernelW = 3, in.stride = stride;
+    in.outH = in.outW = size;
+    return useWinograd({}, backend.kernels(), packed(weight.get()), in);
+  };
+  CHECK(wins(64, 320, 320) && wins(8, 256, 256) && wins(16, 48, 48) && wins(64, 320, 4));
+  CHECK(!wins(4, 256, 256) && !wins(1, 64, 64) && !wins(64, 4, 320) && !wins(64, 320, 320, 2));
+  // Images of a batch come out as they do alone, bit for bit.
+  for (int64_t size : {4, 9, 12}) {
+    const std::vector<float> host = randomFloats(2 * size * size * 40, 3);
+    const WeightPtr weight = makeWeight(backend, WeightKind::Conv,
+                                        HostWeight({50, 40, 3, 3}, randomFloats(50 * 40 * 9, 1), DType::F16));
+    const auto conv = [&](int64_t images, const std::vector<float>& values) {
+      const OnBackend x(backend, {images, size, size, 40}, values), y(backend, {images, size, size, 50});
+      ConvArgs a{weight.get()};
+      a.x = x, a.y = y, a.inputH = a.inputW = size;
+      backend.conv2d(a);
+      return y.download();
+    };
+    std::vector<float> both = conv(1, {host.begin(), host.begin() + size * size * 40});
+    const std::vector<float> second = conv(1, {host.begin() + size * size * 40, host.end()});
+    both.insert(both.end(), second.begin(), second.end());
+    checkClose(conv(2, host), both, 0, "two images");
+  }
 }
 
 ND_TEST("conv2d: strides and paddings") {

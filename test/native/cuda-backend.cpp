@@ -353,4 +353,27 @@ ND_TEST("cuda backend: attention") {
   });
 }
 
+ND_TEST("cuda backend: what has no kernel yet is refused") {
+  onGpu([](Backend& gpu, DType) {
+    const auto vector = vectorOf(gpu, std::vector<float>(16, 1));
+    const OnBackend x(gpu, {1, 4, 16}), y(gpu, {1, 4, 16}), modulation(gpu, {1, 32}), bias(gpu, {1, 2, 4, 8});
+    const auto refused = [&](auto run, const char* what) {
+      CHECK_ERROR(run(), ErrorCode::Unsupported, what);
+    };
+    GroupNormArgs norm{x, nullptr, vector.get(), vector.get(), 4, 1e-5f, Activation::Gelu, y};
+    refused([&] { return gpu.groupNorm(norm), 0; }, "SiLU");
+    norm.activation = Activation::Silu, norm.modulation = &modulation;
+    refused([&] { return gpu.groupNorm(norm), 0; }, "scales and shifts");
+    const auto rms = [&] { return gpu.layerNorm({x, y, vector.get(), nullptr, 1e-5f, false}), 0; };
+    refused(rms, "root mean square");
+    refused([&] { return gpu.attention({x, x, x, y, 2, 1, false, &bias}), 0; }, "bias");
+    refused([&] { return gpu.activate(x, Activation::GeluTanh, y), 0; }, "GELU");
+    LinearArgs linear{vector.get(), nullptr, x, y};
+    linear.activation = Activation::GeluTanh;
+    refused([&] { return gpu.linear(linear), 0; }, "GELU");
+    const OnBackend large(gpu, {1, 4, 4, 16}), small(gpu, {1, 2, 2, 16});
+    refused([&] { return gpu.resample(large, small), 0; }, "resample");
+  });
+}
+
 }  // namespace nd::test

@@ -9,7 +9,7 @@ using namespace ndtest;
 ND_TEST("activate: values, lengths, strided rows, extremes") {
   forEachIsa([](const std::string& isa, const Backends& backends) {
     for (auto activation : {nd::Activation::None, nd::Activation::Silu, nd::Activation::Gelu,
-                            nd::Activation::QuickGelu, nd::Activation::Relu}) {
+                            nd::Activation::QuickGelu, nd::Activation::Relu, nd::Activation::GeluTanh}) {
       double worst = 0;
       for (auto [rows, width, stride] : {std::tuple<int64_t, int64_t, int64_t>{1, 1, 1},
                                          {3, 5, 5},

@@ -115,3 +115,53 @@ ND_TEST("layerNorm: every width, strided rows, a large mean") {
     note(isa + nd::format(": worst error %.2g", worst));
   });
 }
+
+ND_TEST("groupNorm: scaled and shifted before the activation, GELU") {
+  forEachIsa([](const std::string& isa, const Backends& backends) {
+    for (const int64_t stride : {0, 48}) {  // 0: one row for all images
+      Random random(5);
+      Owned x({3, 5, 7, 16});
+      Owned modulation({stride ? 3 : 1, 32}, 48);
+      x.fill([&] { return random(); });
+      modulation.fill([&] { return random(); });
+      nd::Tensor rows = modulation.tensor;
+      rows.shape = {3, 32}, rows.stride = stride;
+      const auto gamma = randomVector(random, 16), beta = randomVector(random, 16);
+      compareOperation("groupNorm modulated " + isa, kRounding * 8, Owned({3, 5, 7, 16}), backends,
+                       [&](nd::Backend& backend, nd::Tensor y) {
+                         const auto g = makeVector(backend, gamma), b = makeVector(backend, beta);
+                         backend.groupNorm(
+                             {x.tensor, nullptr, g.get(), b.get(), 4, 1e-5f, nd::Activation::Gelu, y, &rows});
+                       });
+    }
+  });
+}
+
+ND_TEST("layerNorm: without centring and offset it is a root mean square norm") {
+  forEachIsa([](const std::string& isa, const Backends& backends) {
+    for (const int64_t width : {1, 7, 32, 129}) {
+      Random random(static_cast<uint64_t>(width));
+      Owned x({9, width}, width + 3);
+      x.fill([&] { return random() + 2; });
+      const auto gamma = randomVector(random, width);
+      compareOperation("rmsNorm " + isa, kRounding * 4, Owned({9, width}), backends,
+                       [&](nd::Backend& backend, nd::Tensor y) {
+                         const auto g = makeVector(backend, gamma);
+                         backend.layerNorm({x.tensor, y, g.get(), nullptr, 1e-6f, /*centred=*/false});
+                       });
+    }
+  });
+}
+
+ND_TEST("resample: twice as large, and means of 2 x 2, the odd row and column left out") {
+  forEachIsa([](const std::string& isa, const Backends& backends) {
+    Random random(3);
+    for (auto [h, w] : {std::pair<int64_t, int64_t>{2, 2}, {5, 7}, {16, 9}}) {
+      Owned x({2, h, w, 5});
+      x.fill([&] { return random(); });
+      const auto run = [&](nd::Backend& backend, nd::Tensor y) { backend.resample(x.tensor, y); };
+      compareOperation("upsample " + isa, 0, Owned({2, 2 * h, 2 * w, 5}), backends, run);
+      compareOperation("averagePool " + isa, 1e-7, Owned({2, h / 2, w / 2, 5}), backends, run);
+    }
+  });
+}

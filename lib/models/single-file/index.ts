@@ -158,6 +158,7 @@ const fromShapes = async (
     textEncoder2: second?.encoder ?? null,
     tokenizer2: second?.tokenizer ?? null,
     scheduler: schedulerFor(family, prediction),
+    noisingScheduler: null,
     requiresAestheticsScore: false,
     forceZerosForEmptyPrompt: true,
     warnings: prediction.warnings

@@ -1,0 +1,174 @@
+// The three transforms of Winograd's minimal filtering F(4×4, 3×3) (Winograd 1980; Lavin and Gray 2016, "Fast
+// Algorithms for Convolutional Neural Networks"); cpu/winograd.cpp puts them together:
+//
+//   V = Bᵀ d B   of a 6×6 patch d of one channel (patches overlap by 2)
+//   U = G g Gᵀ   of a 3×3 filter g
+//   Y = Aᵀ [Σ_c U ⊙ V] A   4×4 outputs
+//
+// 36 multiplications make 16 outputs that would take 144. The sum over channels is 36 matrix products.
+//
+// The polynomials are evaluated at 0, ±3/4, ±3/2 and ∞: all constants of A and B are exact in float, and the
+// error is the least of the pairs ±a, ±b that were tried: with random inputs and 64 channels 1.4e-6 of the
+// largest output (0.8e-6 rms over the outputs' own rms) against 6.7e-6 (1.7e-6) at the usual 0, ±1, ±2, ∞,
+// and 0.9e-6 (0.4e-6) of the plain sum in float.
+//
+// Vectors run along channels. Bound by loads and stores: 72 of them per vector of 8 channels and patch
+// against 36·8·N multiplications of the products.
+#pragma once
+
+#include "cpu/kernels/gemm.h"
+
+namespace nd::ND_ISA {
+
+// The points ±a and ±b.
+constexpr float kWinoA = 0.75f, kWinoB = 1.5f, kWinoA2 = kWinoA * kWinoA, kWinoB2 = kWinoB * kWinoB;
+
+/// Bᵀ d for one line of six.
+ND_INLINE void winogradLine(Vec d0, Vec d1, Vec d2, Vec d3, Vec d4, Vec d5, Vec* v, int step) {
+  const Vec a = Vec::set(kWinoA), b = Vec::set(kWinoB), a2 = Vec::set(kWinoA2), b2 = Vec::set(kWinoB2);
+  const Vec sum = Vec::set(kWinoA2 + kWinoB2), product = Vec::set(kWinoA2 * kWinoB2);
+  const Vec evenA = fnma(b2, d2, d4), oddA = fnma(b2, d1, d3);
+  const Vec evenB = fnma(a2, d2, d4), oddB = fnma(a2, d1, d3);
+  v[0] = fma(product, d0, fnma(sum, d2, d4));
+  v[step] = fma(a, oddA, evenA);
+  v[2 * step] = fnma(a, oddA, evenA);
+  v[3 * step] = fma(b, oddB, evenB);
+  v[4 * step] = fnma(b, oddB, evenB);
+  v[5 * step] = fma(product, d1, fnma(sum, d3, d5));
+}
+
+template <bool Whole>
+ND_INLINE void winogradInputVector(const WinogradInput& t, int64_t c, int lanes) {
+  const auto load = [&](int i) {
+    return Whole ? Vec::load(t.pixels[i] + c) : Vec::loadPartial(t.pixels[i] + c, lanes);
+  };
+  Vec lines[36];
+  for (int j = 0; j < 6; j++)
+    winogradLine(load(j), load(6 + j), load(12 + j), load(18 + j), load(24 + j), load(30 + j), lines + j, 6);
+  for (int i = 0; i < 6; i++) {
+    const Vec* l = lines + 6 * i;
+    Vec v[6];
+    winogradLine(l[0], l[1], l[2], l[3], l[4], l[5], v, 1);
+    float* to = t.v + 6 * i * t.stride + c;
+    for (int j = 0; j < 6; j++) {
+      if (Whole)
+        v[j].store(to + j * t.stride);
+      else
+        v[j].storePartial(to + j * t.stride, lanes);
+    }
+  }
+}
+
+inline void winogradInput(const WinogradInput& t) {
+  int64_t c = 0;
+  for (; c + Vec::kWidth <= t.channels; c += Vec::kWidth) winogradInputVector<true>(t, c, Vec::kWidth);
+  if (const int lanes = static_cast<int>(t.channels - c); lanes > 0) winogradInputVector<false>(t, c, lanes);
+}
+
+/// G g for one line of three.
+ND_INLINE void winogradFilterLine(Vec g0, Vec g1, Vec g2, Vec* u, int step) {
+  constexpr float kScale0 = 1 / (kWinoA2 * kWinoB2), kScaleA = 1 / (2 * kWinoA2 * (kWinoA2 - kWinoB2)),
+                  kScaleB = 1 / (2 * kWinoB2 * (kWinoB2 - kWinoA2));
+  const Vec evenA = fma(Vec::set(kWinoA2), g2, g0) * Vec::set(kScaleA);
+  const Vec evenB = fma(Vec::set(kWinoB2), g2, g0) * Vec::set(kScaleB);
+  const Vec oddA = Vec::set(kWinoA * kScaleA), oddB = Vec::set(kWinoB * kScaleB);
+  u[0] = g0 * Vec::set(kScale0);
+  u[step] = fma(oddA, g1, evenA);
+  u[2 * step] = fnma(oddA, g1, evenA);
+  u[3 * step] = fma(oddB, g1, evenB);
+  u[4 * step] = fnma(oddB, g1, evenB);
+  u[5 * step] = g2;
+}
+
+template <class Load>
+ND_INLINE void winogradFilters(const WinogradFilters& f, Load load) {
+  for (int64_t c = 0; c < f.channels; c++)
+    for (int j = 0; j < kNr; j += Vec::kWidth) {
+      const int64_t at = c * kNr + j;
+      Vec lines[18];  // [6][3]
+      for (int s = 0; s < 3; s++)
+        winogradFilterLine(load(s * f.tapStride + at), load((3 + s) * f.tapStride + at),
+                           load((6 + s) * f.tapStride + at), lines + s, 3);
+      for (int i = 0; i < 6; i++) {
+        Vec u[6];
+        winogradFilterLine(lines[3 * i], lines[3 * i + 1], lines[3 * i + 2], u, 1);
+        for (int s = 0; s < 6; s++) u[s].store(f.u + (6 * i + s) * f.stride + at);
+      }
+    }
+}
+
+inline void winogradFilters(const WinogradFilters& f) {
+  switch (f.format) {
+    case WeightFormat::F32:
+      return winogradFilters(f, [&](int64_t i) { return Vec::load(static_cast<const float*>(f.g) + i); });
+    case WeightFormat::F16:
+      return winogradFilters(f,
+                             [&](int64_t i) { return Vec::loadF16(static_cast<const uint16_t*>(f.g) + i); });
+    case WeightFormat::BF16:
+      return winogradFilters(f,
+                             [&](int64_t i) { return Vec::loadBf16(static_cast<const uint16_t*>(f.g) + i); });
+  }
+}
+
+/// Aᵀ m for one line of six.
+ND_INLINE void winogradSumLine(const Vec* m, int step, Vec* y, int yStep) {
+  const Vec evenA = m[step] + m[2 * step], oddA = m[step] - m[2 * step];
+  const Vec evenB = m[3 * step] + m[4 * step], oddB = m[3 * step] - m[4 * step];
+  y[0] = m[0] + evenA + evenB;
+  y[yStep] = fma(Vec::set(kWinoA), oddA, Vec::set(kWinoB) * oddB);
+  y[2 * yStep] = fma(Vec::set(kWinoA2), evenA, Vec::set(kWinoB2) * evenB);
+  y[3 * yStep] = fma(Vec::set(kWinoA * kWinoA2), oddA, fma(Vec::set(kWinoB * kWinoB2), oddB, m[5 * step]));
+}
+
+/// One vector of outputs of a tile; `lanes` of it exist.
+template <Act A, bool Whole>
+ND_INLINE void winogradOutputVector(const WinogradOutput& t, int j, int lanes) {
+  const auto load = [&](const float* from) {
+    return Whole ? Vec::load(from + j) : Vec::loadPartial(from + j, lanes);
+  };
+  Vec lines[24];  // [4][6]
+  for (int s = 0; s < 6; s++) {
+    Vec m[6];
+    for (int i = 0; i < 6; i++) m[i] = Vec::load(t.m + (6 * i + s) * t.mStride + j);
+    winogradSumLine(m, 1, lines + s, 6);
+  }
+  Vec add = t.bias ? load(t.bias) : Vec::zero();
+  if (t.channels) add = add + load(t.channels);
+  for (int i = 0; i < t.rows; i++) {
+    Vec y[4];
+    winogradSumLine(lines + 6 * i, 1, y, 1);
+    for (int s = 0; s < t.columns; s++) {
+      Vec v = activate<A>(y[s] + add);
+      if (t.residual) v = v + load(t.residual + i * t.residualRow + s * t.residualPixel);
+      float* to = t.y + i * t.yRow + s * t.yPixel + j;
+      if (Whole)
+        v.store(to);
+      else
+        v.storePartial(to, lanes);
+    }
+  }
+}
+
+template <Act A>
+inline void winogradOutputTile(const WinogradOutput& t) {
+  int j = 0;
+  for (; j + Vec::kWidth <= t.features; j += Vec::kWidth) winogradOutputVector<A, true>(t, j, Vec::kWidth);
+  if (j < t.features) winogradOutputVector<A, false>(t, j, t.features - j);
+}
+
+inline void winogradOutput(const WinogradOutput& t) {
+  switch (t.act) {
+    case Act::None:
+      return winogradOutputTile<Act::None>(t);
+    case Act::Silu:
+      return winogradOutputTile<Act::Silu>(t);
+    case Act::Gelu:
+      return winogradOutputTile<Act::Gelu>(t);
+    case Act::QuickGelu:
+      return winogradOutputTile<Act::QuickGelu>(t);
+    case Act::Relu:
+      return winogradOutputTile<Act::Relu>(t);
+  }
+}
+
+}  // namespace nd::ND_ISA
