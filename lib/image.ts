@@ -1,6 +1,4 @@
 /** Pictures in and out: what a pipeline returns, and what it takes. Encoding and decoding are sharp's. */
-import { randomBytes } from 'node:crypto'
-import { rename, rm, writeFile } from 'node:fs/promises'
 import { extname } from 'node:path'
 import sharp, {
   type Colour,
@@ -10,6 +8,7 @@ import sharp, {
   type Sharp,
   type WebpOptions
 } from 'sharp'
+import { writeAtomically } from './atomic-write.js'
 import { DiffusionError, invalidArgument } from './errors.js'
 import { writePngText } from './png-metadata.js'
 
@@ -96,7 +95,10 @@ export class DiffusionImage implements RawImage {
    * renamed, so that nobody sees half a file.
    */
   async save(path: string, options: ImageOptions[ImageFormat] = {}): Promise<void> {
-    await writeAtomically(path, await this.toBuffer(imageFormat(path), options))
+    const bytes = await this.toBuffer(imageFormat(path), options)
+    await writeAtomically(path, bytes).catch((cause: Error) => {
+      throw new DiffusionError('ERR_ND_INVALID_ARGUMENT', `Cannot write ${path}: ${cause.message}`, { cause })
+    })
   }
 }
 
@@ -106,17 +108,6 @@ export const imageFormat = (path: string): ImageFormat => {
   const format = formatOfExtension[extname(path).toLowerCase()]
   if (!format) throw invalidArgument('path', `a file name ending in ${Object.keys(formatOfExtension).join(', ')}`, path)
   return format
-}
-
-const writeAtomically = async (path: string, bytes: Buffer): Promise<void> => {
-  const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`
-  try {
-    await writeFile(temporary, bytes)
-    await rename(temporary, path)
-  } catch (cause) {
-    await rm(temporary, { force: true })
-    throw new DiffusionError('ERR_ND_INVALID_ARGUMENT', `Cannot write ${path}: ${(cause as Error).message}`, { cause })
-  }
 }
 
 export interface LoadedImage {
@@ -188,10 +179,11 @@ export const loadImage = async (input: ImageInput, options: LoadOptions = {}): P
   const { width, height, channels } = pixels.info
   const count = width * height
   const grey = channels < 3
+  if (channels === 3) return { data: new Uint8Array(pixels.data), width, height }
   const data = new Uint8Array(count * 3)
   for (let i = 0; i < count; i++)
     for (let c = 0; c < 3; c++) data[i * 3 + c] = pixels.data[i * channels + (grey ? 0 : c)]!
-  if (channels === 1 || channels === 3) return { data, width, height }
+  if (channels === 1) return { data, width, height }
   const alpha = new Uint8Array(count)
   for (let i = 0; i < count; i++) alpha[i] = pixels.data[i * channels + channels - 1]!
   return { data, width, height, alpha }

@@ -10,7 +10,13 @@ import { root, run } from './process.mjs'
 
 const native = {
   json: ['engine/json.cpp'],
-  safetensors: ['engine/json.cpp', 'engine/safetensors.cpp', 'engine/mapped-file.cpp', 'engine/error.cpp', 'engine/tensor.cpp']
+  safetensors: [
+    'engine/json.cpp',
+    'engine/safetensors.cpp',
+    'engine/mapped-file.cpp',
+    'engine/error.cpp',
+    'engine/tensor.cpp'
+  ]
 }
 const guided = ['png', 'infotext', 'config', 'scheduler', 'tokenizer', 'prompt']
 
@@ -54,7 +60,14 @@ const fuzzNative = async (target, limit) => {
     [
       ...(found === corpusOf(target) ? [found] : [found, corpusOf(target)]),
       ...[`-max_total_time=${Math.ceil(limit)}`, `-seed=${values.seed}`, `-artifact_prefix=${findings}/${target}-`],
-      ...['-max_len=4096', '-timeout=10', '-rss_limit_mb=2048', '-print_final_stats=1', '-verbosity=1', '-use_value_profile=1']
+      ...[
+        '-max_len=4096',
+        '-timeout=10',
+        '-rss_limit_mb=2048',
+        '-print_final_stats=1',
+        '-verbosity=1',
+        '-use_value_profile=1'
+      ]
     ],
     { capture: true }
   )

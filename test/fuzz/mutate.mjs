@@ -1,10 +1,47 @@
 /** Inputs from inputs: bytes flipped, cut, copied, spliced; of JSON, values replaced and members moved. Reproducible by its seed. */
 const interesting = [
   ...[null, true, false, 0, 1, -1, 2, 3, 4, 8, 32, 77, 0.5, 1e-9, 1e9, 1e300, -1e300, 2 ** 31, 2 ** 32, 2 ** 53],
-  ...['', 'a', '0', 'none', 'relu', 'gelu', 'silu', 'constructor', '__proto__', 'toString', '\u0000', '\ud800', '</w>', '../../x'],
+  ...[
+    '',
+    'a',
+    '0',
+    'none',
+    'relu',
+    'gelu',
+    'silu',
+    'constructor',
+    '__proto__',
+    'toString',
+    '\u0000',
+    '\ud800',
+    '</w>',
+    '../../x'
+  ],
   ...[[], [[]], [1], [-1, 0], [4, 8, 16, 16], ['a', 1], {}, { a: 1 }, { content: 'x' }, { __number: 'NaN' }]
 ]
-const pieces = ['"', '{', '}', '[', ']', ':', ',', '\\', '\\u0000', '\n', '\r\n', ' ', '(', ')', '<', '>', '|', '\u00ff', '\u0000', '🎈', 'NaN']
+const pieces = [
+  '"',
+  '{',
+  '}',
+  '[',
+  ']',
+  ':',
+  ',',
+  '\\',
+  '\\u0000',
+  '\n',
+  '\r\n',
+  ' ',
+  '(',
+  ')',
+  '<',
+  '>',
+  '|',
+  '\u00ff',
+  '\u0000',
+  '🎈',
+  'NaN'
+]
 
 export class Mutator {
   constructor(seed, { json = false, mend = (bytes) => bytes, words = [] } = {}) {
@@ -36,7 +73,11 @@ export class Mutator {
   changeBytes(bytes, corpus) {
     const at = this.below(bytes.length + 1)
     const length = Math.min(bytes.length - at, 1 + this.below(this.below(2) ? 8 : 512))
-    const [before, middle, after] = [bytes.subarray(0, at), bytes.subarray(at, at + length), bytes.subarray(at + length)]
+    const [before, middle, after] = [
+      bytes.subarray(0, at),
+      bytes.subarray(at, at + length),
+      bytes.subarray(at + length)
+    ]
     switch (this.below(7)) {
       case 0:
         if (at < bytes.length) bytes[at] ^= 1 << this.below(8)
@@ -47,7 +88,12 @@ export class Mutator {
       case 2:
         return Buffer.concat([before, after])
       case 3:
-        return Buffer.concat([before, ...Array.from({ length: 1 + this.below(this.below(4) ? 2 : 64) }, () => middle), middle, after])
+        return Buffer.concat([
+          before,
+          ...Array.from({ length: 1 + this.below(this.below(4) ? 2 : 64) }, () => middle),
+          middle,
+          after
+        ])
       case 4: {
         const other = this.pick(corpus)
         const from = this.below(other.length + 1)
@@ -91,17 +137,19 @@ export class Mutator {
         holder[key] = structuredClone(otherHolder[otherKey])
         break
       case 2:
-        if (typeof holder[key] === 'number') holder[key] = this.pick([-holder[key], holder[key] * 2, holder[key] + 1, holder[key] / 2])
+        if (typeof holder[key] === 'number')
+          holder[key] = this.pick([-holder[key], holder[key] * 2, holder[key] + 1, holder[key] / 2])
         else holder[key] = this.pick(interesting)
         break
       case 3:
         if (Array.isArray(holder)) holder.push(structuredClone(holder[key]))
-        else Object.defineProperty(holder, this.below(2) ? otherKey : String(this.pick(interesting)), {
-          value: structuredClone(holder[key]),
-          enumerable: true,
-          configurable: true,
-          writable: true
-        })
+        else
+          Object.defineProperty(holder, this.below(2) ? otherKey : String(this.pick(interesting)), {
+            value: structuredClone(holder[key]),
+            enumerable: true,
+            configurable: true,
+            writable: true
+          })
         break
       default:
         holder[key] = structuredClone(this.pick(interesting))

@@ -13,7 +13,7 @@ const must = (condition, what) => {
 
 /** Right lengths and checksums of a PNG file's chunks, as far as they can be told. */
 const mendPng = (bytes) => {
-  for (let at = 8; at + 12 <= bytes.length; ) {
+  for (let at = 8; at + 12 <= bytes.length;) {
     const length = bytes.readUInt32BE(at)
     if (at + 12 + length > bytes.length) break
     bytes.writeUInt32BE(crc32(bytes.subarray(at + 4, at + 8 + length)), at + 8 + length)
@@ -24,7 +24,12 @@ const mendPng = (bytes) => {
 
 const png = async () => {
   const { DiffusionImage, readPngText, writePngText } = await lib('index')
-  const image = new DiffusionImage({ data: new Uint8Array(12), width: 2, height: 2, parameters: 'a\nSteps: 1, Seed: 2' })
+  const image = new DiffusionImage({
+    data: new Uint8Array(12),
+    width: 2,
+    height: 2,
+    parameters: 'a\nSteps: 1, Seed: 2'
+  })
   const plain = await image.toBuffer('png')
   const international = writePngText(plain, 'comment', 'ein Text: ☃')
   const { deflateSync } = await import('node:zlib')
@@ -45,7 +50,8 @@ const png = async () => {
       for (const text of Object.values(texts)) must(typeof text === 'string', 'a text that is none')
       const again = readPngText(writePngText(bytes, 'parameters', 'new: ☃'))
       must(again.parameters === 'new: ☃', 'what was written is not read')
-      for (const [name, text] of Object.entries(texts)) must(name === 'parameters' || again[name] === text, `${name} is gone`)
+      for (const [name, text] of Object.entries(texts))
+        must(name === 'parameters' || again[name] === text, `${name} is gone`)
     }
   }
 }
@@ -151,7 +157,21 @@ const tokenizer = async () => {
   const base = 'test/reference/models/tiny-sd15/tokenizer/'
   const names = ['tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json', 'merges.txt', 'vocab.json']
   const merges = ['#version: 0.2', 'a b</w>', 't h', 'th e</w>'].join('\n')
-  const symbols = ['a', 'b', 't', 'h', 'e', 'a</w>', 'b</w>', 'e</w>', 'ab</w>', 'th', 'the</w>', '<|startoftext|>', '<|endoftext|>']
+  const symbols = [
+    'a',
+    'b',
+    't',
+    'h',
+    'e',
+    'a</w>',
+    'b</w>',
+    'e</w>',
+    'ab</w>',
+    'th',
+    'the</w>',
+    '<|startoftext|>',
+    '<|endoftext|>'
+  ]
   const vocabulary = JSON.stringify(Object.fromEntries(symbols.map((symbol, id) => [symbol, id])))
   const part = (name, text) => `====${name}\n${text}\n`
   const small = Buffer.from(
@@ -166,7 +186,12 @@ const tokenizer = async () => {
       'tokenizer.json',
       JSON.stringify({
         added_tokens: [{ id: 12, content: '<|endoftext|>', special: true, normalized: false }],
-        model: { type: 'BPE', vocab: JSON.parse(vocabulary), merges: merges.split('\n').slice(1), end_of_word_suffix: '</w>' }
+        model: {
+          type: 'BPE',
+          vocab: JSON.parse(vocabulary),
+          merges: merges.split('\n').slice(1),
+          end_of_word_suffix: '</w>'
+        }
       })
     ) + part('tokenizer_config.json', read(`${base}tokenizer_config.json`))
   )
@@ -182,7 +207,10 @@ const tokenizer = async () => {
       }
       const read = ClipTokenizer.fromFolder(folder)
       const { ids } = read.encode("the ab <cat> it's 42 ünï 🎈")
-      must([...ids].every((id) => Number.isInteger(id) && id >= 0), 'an id that is none')
+      must(
+        [...ids].every((id) => Number.isInteger(id) && id >= 0),
+        'an id that is none'
+      )
       read.decode(ids)
     }
   }
@@ -192,13 +220,18 @@ const prompt = async () => {
   const { ClipTokenizer, parsePromptWeights } = await lib('index')
   const { parseLoraTags } = await lib('adapters/prompt-tags')
   const clip = ClipTokenizer.clip()
-  const seeds = ['(a house:1.3) [dark] ((x)) \\(y\\) BREAK b AND c', 'a <lora:name:0.8> <lora:b:1:0.5> [a:b:0.5] (((((', "ﬁ İ ß 'S it's 12 🎈"]
+  const seeds = [
+    '(a house:1.3) [dark] ((x)) \\(y\\) BREAK b AND c',
+    'a <lora:name:0.8> <lora:b:1:0.5> [a:b:0.5] (((((',
+    "ﬁ İ ß 'S it's 12 🎈"
+  ]
   return {
     words: ['(', ')', '[', ']', ':1.3)', '<lora:', '\\', 'BREAK'],
     seeds: () => seeds.map((text) => Buffer.from(text)),
     run(bytes) {
       const text = bytes.toString('utf8')
-      for (const part of parsePromptWeights(text)) must(part === 'BREAK' || !Number.isNaN(part.weight), `weight ${part.weight}`)
+      for (const part of parsePromptWeights(text))
+        must(part === 'BREAK' || !Number.isNaN(part.weight), `weight ${part.weight}`)
       parseLoraTags(text)
       parsePromptWeights(text.repeat(50).slice(0, 32000))
       const { ids } = clip.encode(text)
