@@ -1,6 +1,6 @@
 /** AUTOMATIC1111's web API (/sdapi/v1): what its clients use to paint. */
 import type { FastifyInstance, FastifyReply } from 'fastify'
-import { DiffusionError } from '../errors.js'
+import { DiffusionError, invalidArgument } from '../errors.js'
 import { readPngText } from '../png-metadata.js'
 import { parseParameters } from '../infotext.js'
 import { samplerLabels, scheduleTypeNames } from '../schedulers/labels.js'
@@ -146,7 +146,7 @@ export const a1111Routes = (app: FastifyInstance, painter: Painter): void => {
         '/png-info',
         { schema: { tags, summary: 'The parameters in a picture', body } },
         (request) => {
-          const text = readPngText(decodeBase64('image', request.body.image))
+          const text = textOf(decodeBase64('image', request.body.image))
           const info = text.parameters ?? ''
           return { info, items: text, parameters: info === '' ? {} : parseParameters(info) }
         }
@@ -155,6 +155,15 @@ export const a1111Routes = (app: FastifyInstance, painter: Painter): void => {
     },
     { prefix: '/sdapi/v1' }
   )
+}
+
+/** A file that is broken is the request's fault here, not a model's. */
+const textOf = (png: Buffer): Record<string, string> => {
+  try {
+    return readPngText(png)
+  } catch (error) {
+    throw invalidArgument('image', `a PNG file (${messageOf(error)})`, 'another one')
+  }
 }
 
 const encode = async (image: Painted['result']['images'][number]): Promise<string> =>

@@ -165,10 +165,12 @@ const errorBody = (error: unknown): object => {
 }
 
 /** A multipart form: fields as text, files as bytes. Several files of one name make an array. */
-const readForm = async (
-  request: FastifyRequest,
-  most: number
-): Promise<{ fields: Record<string, string>; files: Map<string, Buffer[]> }> => {
+interface Form {
+  readonly fields: Record<string, string>
+  readonly files: Map<string, Buffer[]>
+}
+
+const readParts = async (request: FastifyRequest, most: number): Promise<Form> => {
   const fields: Record<string, string> = {}
   const files = new Map<string, Buffer[]>()
   let bytes = 0
@@ -183,6 +185,12 @@ const readForm = async (
   }
   return { fields, files }
 }
+
+/** The form's own reader has no status for what it cannot read: that is the client's fault. */
+const readForm = (request: FastifyRequest, most: number): Promise<Form> =>
+  readParts(request, most).catch((error: Error & { statusCode?: number }) => {
+    throw error.statusCode === undefined ? Object.assign(error, { statusCode: 400 }) : error
+  })
 
 const numbers = new Set([
   'n',
