@@ -43,6 +43,8 @@ class CpuBackend : public Backend {
   void unreserve(void* data, size_t bytes) override { releaseAddresses(data, bytes); }
   MemoryUse memory() const override;
   WeightPtr makeWeight(WeightKind kind, std::span<const HostTensor> parts) override;
+  std::string weightLayout() const override;
+  WeightPtr adopt(WeightPtr weight) override;
 
   void upload(const float* host, Tensor y) override;
   void download(Tensor x, float* host) override;

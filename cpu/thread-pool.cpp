@@ -1,5 +1,6 @@
 #include "cpu/thread-pool.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <set>
 #include <string>
@@ -42,10 +43,28 @@ int readNumber(const std::string& path, int fallback) {
 }
 #endif
 
+#if defined(__linux__)
+std::string firstLine(const char* path) {
+  char line[64] = {};
+  if (FILE* f = std::fopen(path, "r")) {
+    if (!std::fgets(line, sizeof line, f)) line[0] = 0;
+    std::fclose(f);
+  }
+  return line;
+}
+#endif
+
 }  // namespace
+
+int grantedCores(const std::string& cpuMax) {
+  long long quota = 0, period = 0;
+  if (std::sscanf(cpuMax.c_str(), "%lld %lld", &quota, &period) != 2 || quota <= 0 || period <= 0) return 0;
+  return static_cast<int>((quota + period - 1) / period);
+}
 
 int physicalCores() {
 #if defined(__linux__)
+  const int granted = grantedCores(firstLine("/sys/fs/cgroup/cpu.max"));
   cpu_set_t mask;
   CPU_ZERO(&mask);
   if (sched_getaffinity(0, sizeof mask, &mask) == 0) {
@@ -55,7 +74,8 @@ int physicalCores() {
       const std::string folder = format("/sys/devices/system/cpu/cpu%d/topology/", cpu);
       cores.insert({readNumber(folder + "physical_package_id", 0), readNumber(folder + "core_id", cpu)});
     }
-    if (!cores.empty()) return static_cast<int>(cores.size());
+    const int count = static_cast<int>(cores.size());
+    if (count) return granted ? std::min(granted, count) : count;
   }
 #endif
   const unsigned n = std::thread::hardware_concurrency();

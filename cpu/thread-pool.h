@@ -1,5 +1,7 @@
-// The engine's own threads: threads − 1 workers and the caller, which takes part. Tasks are handed out by an
-// atomic counter, so uneven tasks balance themselves.
+// The engine's own threads: threads − 1 workers and the caller, which takes part; with one thread nothing
+// else is started. Tasks are handed out by an atomic counter, so uneven tasks balance themselves. Threads are
+// not tied to processors: pipelines that run at the same time, each with threads of its own, would be tied to
+// the same ones.
 #pragma once
 
 #include <atomic>
@@ -8,13 +10,18 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <vector>
 
 namespace nd {
 
-/// Physical cores that this process may run on (its affinity mask counts), at least 1.
+/// Physical cores that this process may run on, at least 1: two threads of one core count once, the affinity
+/// mask and a container's share of processor time (cgroup v2, rounded up) bound them.
 int physicalCores();
+
+/// Cores that a line of cpu.max grants, "150000 100000" → 2; 0 where it grants all ("max 100000") or is none.
+int grantedCores(const std::string& cpuMax);
 
 class ThreadPool {
  public:

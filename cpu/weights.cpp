@@ -5,6 +5,7 @@
 
 #include "cpu/cpu-backend.h"
 #include "cpu/memory.h"
+#include "cpu/panel-transpose.h"
 #include "engine/half.h"
 #include "engine/weight-parts.h"
 
@@ -89,34 +90,38 @@ int64_t featureAt(WeightKind kind, int64_t n, int nr, int64_t panel, int j) {
   return j < half ? feature : n + feature;
 }
 
-/// One panel. Source columns are (c, tap), tap fastest; the panel's are (tap, c). Blocks of c keep the lines
-/// being written in the L1 cache while the NR rows are read one after the other.
+/// One panel. Source columns are (c, tap), tap fastest; the panel's are (tap, c). A few channels at a time
+/// are transposed in the L1 cache, and their rows of NR elements put where they belong.
 template <class T>
 void packPanel(const PackedWeight& w, const StackedRows& rows, int64_t panel, int nr, int64_t taps) {
-  constexpr int64_t kBlock = 64;
-  T* to = reinterpret_cast<T*>(w.data) + panel * w.k * nr;
-  const int64_t channels = w.k / taps;
-  for (int64_t c0 = 0; c0 < channels; c0 += kBlock) {
-    const int64_t c1 = std::min(channels, c0 + kBlock);
+  constexpr int64_t kTile = 256;  // source columns of a tile, but for filters that are larger
+  const int64_t channels = w.k / taps, together = std::max<int64_t>(1, kTile / taps);
+  const int64_t most = together * taps;
+  // Rows that are no plain bits (F8, mixed parts) are converted into `converted` first; padding stays zero.
+  std::vector<T> tile(most * nr), converted(most * nr);
+  std::vector<const T*> from(nr);
+  T* const to = reinterpret_cast<T*>(w.data) + panel * w.k * nr;
+  for (int64_t c0 = 0; c0 < channels; c0 += together) {
+    const int64_t count = (std::min(channels, c0 + together) - c0) * taps;
     for (int j = 0; j < nr; j++) {
+      from[j] = converted.data() + j * most;
       const int64_t feature = featureAt(w.kind, w.n, nr, panel, j);
-      if (feature < 0) {
-        for (int64_t tap = 0; tap < taps; tap++)
-          for (int64_t c = c0; c < c1; c++) to[(tap * channels + c) * nr + j] = T{};
-        continue;
-      }
+      if (feature < 0) continue;
       const HostTensor& part = rows.part(feature);
-      const int64_t base = rows.rowInPart(feature) * w.k;
-      if (formatOf(part.dtype) == w.format && dtypeBits(part.dtype) == 8 * static_cast<int>(sizeof(T))) {
-        for (int64_t c = c0; c < c1; c++)
-          for (int64_t tap = 0; tap < taps; tap++)
-            to[(tap * channels + c) * nr + j] = load<T>(part.data, base + c * taps + tap);
-      } else {
-        for (int64_t c = c0; c < c1; c++)
-          for (int64_t tap = 0; tap < taps; tap++)
-            to[(tap * channels + c) * nr + j] = read<T>(part, base + c * taps + tap);
-      }
+      const int64_t base = rows.rowInPart(feature) * w.k + c0 * taps;
+      if (formatOf(part.dtype) == w.format && dtypeBits(part.dtype) == 8 * static_cast<int>(sizeof(T)))
+        from[j] = static_cast<const T*>(part.data) + base;
+      else
+        for (int64_t i = 0; i < count; i++) converted[j * most + i] = read<T>(part, base + i);
     }
+    if (taps == 1) {
+      transposeRows(from.data(), nr, count, to + c0 * nr);
+      continue;
+    }
+    transposeRows(from.data(), nr, count, tile.data());
+    for (int64_t tap = 0; tap < taps; tap++)
+      for (int64_t c = c0; c < c0 + count / taps; c++)
+        std::copy_n(tile.data() + ((c - c0) * taps + tap) * nr, nr, to + (tap * channels + c) * nr);
   }
 }
 
@@ -182,11 +187,17 @@ WeightPtr CpuBackend::makeWeight(WeightKind kind, std::span<const HostTensor> pa
     copyElements<uint16_t>(w, parts);
   }
 
-  *weightBytes_ += w.bytes();
-  return {weight.release(), [counter = weightBytes_](const PackedWeight* p) {
-            *counter -= p->bytes();
-            delete p;
-          }};
+  return adopt(std::move(weight));
+}
+
+/// Panels are as wide as the micro-kernel; all else is the same everywhere.
+std::string CpuBackend::weightLayout() const { return format("cpu %d", k_.nr); }
+
+WeightPtr CpuBackend::adopt(WeightPtr weight) {
+  const Weight* const plain = weight.get();
+  *weightBytes_ += plain->bytes();
+  return {plain,
+          [counter = weightBytes_, owner = std::move(weight)](const Weight* w) { *counter -= w->bytes(); }};
 }
 
 }  // namespace nd

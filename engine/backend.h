@@ -36,7 +36,7 @@ enum class WeightKind : uint8_t {
 
 /// Weights in a backend's own layout, in at most the bytes of the stored dtype (F8 becomes F16, which holds
 /// all its values). Immutable after creation; may be shared by pipelines.
-class Weight {
+class Weight : public std::enable_shared_from_this<Weight> {
  public:
   virtual ~Weight() = default;
   virtual size_t bytes() const = 0;
@@ -142,7 +142,7 @@ class Recording {
 };
 
 struct MemoryUse {
-  size_t weights = 0;      // laid-out weights alive
+  size_t weights = 0;      // laid-out weights in use, those that other pipelines use too among them
   size_t activations = 0;  // allocate()d blocks alive; a reserved range is its arena's to count
 };
 
@@ -165,6 +165,11 @@ class Backend {
   virtual void commit(void* range, size_t bytes);
   virtual MemoryUse memory() const = 0;
   virtual WeightPtr makeWeight(WeightKind kind, std::span<const HostTensor> parts) = 0;
+  /// Names the layout of its weights where another backend object of the same layout may use them too; empty
+  /// where it may not.
+  virtual std::string weightLayout() const { return {}; }
+  /// A weight that another backend object of this layout made, as one that memory() counts here as well.
+  virtual WeightPtr adopt(WeightPtr weight) { return weight; }
 
   // Host <-> backend. Host data are float32; images are NCHW on the host and NHWC on the backend.
   virtual void upload(const float* host, Tensor y) = 0;

@@ -50,6 +50,11 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
   mapped->file_ = file;
   LARGE_INTEGER size;
   if (!GetFileSizeEx(file, &size)) failed();
+  BY_HANDLE_FILE_INFORMATION info;
+  if (!GetFileInformationByHandle(file, &info)) failed();
+  mapped->identity_ = format("%lx %lx %lx %lld %lx %lx", info.dwVolumeSerialNumber, info.nFileIndexHigh,
+                             info.nFileIndexLow, static_cast<long long>(size.QuadPart),
+                             info.ftLastWriteTime.dwHighDateTime, info.ftLastWriteTime.dwLowDateTime);
   if (size.QuadPart == 0) return mapped;  // an empty file cannot be mapped
   mapped->mapping_ = CreateFileMappingW(file, nullptr, PAGE_READONLY, 0, 0, nullptr);
   if (!mapped->mapping_) failed();
@@ -79,6 +84,15 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
   if (fstat(mapped->file_, &info) != 0) notFound(path, systemMessage(errno));
   if (S_ISDIR(info.st_mode)) notFound(path, "it is a folder");
   if (!S_ISREG(info.st_mode)) notFound(path, "it is not a regular file");
+#ifdef __APPLE__
+  const timespec changed = info.st_mtimespec;
+#else
+  const timespec changed = info.st_mtim;
+#endif
+  mapped->identity_ =
+      format("%llx %llx %llx %llx %lx", static_cast<unsigned long long>(info.st_dev),
+             static_cast<unsigned long long>(info.st_ino), static_cast<unsigned long long>(info.st_size),
+             static_cast<unsigned long long>(changed.tv_sec), static_cast<unsigned long>(changed.tv_nsec));
   if (info.st_size == 0) return mapped;  // an empty file cannot be mapped
   if (static_cast<uint64_t>(info.st_size) > std::numeric_limits<size_t>::max())
     notFound(path, "it is larger than the address space");

@@ -25,13 +25,17 @@ class MappedFile {
   /// count as resident and are read again if they are asked for. Nothing on Windows.
   void discard(const void* data, size_t bytes) const;
 
+  /// Tells files and their versions apart: device, file number, size and time of the last change when it was
+  /// opened, however it was named.
+  const std::string& identity() const { return identity_; }
+
   /// The file's length now: less than size() once somebody has truncated it, and reading the lost pages would
   /// then end the process (SIGBUS). Windows refuses to truncate a mapped file, so it is always size() there.
   uint64_t currentSize() const;
 
  private:
   explicit MappedFile(std::string path) : path_(std::move(path)) {}
-  std::string path_;
+  std::string path_, identity_;
   const uint8_t* data_ = nullptr;
   size_t size_ = 0;
 #ifdef _WIN32

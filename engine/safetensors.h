@@ -41,6 +41,8 @@ class SafetensorsFile {
   const std::vector<Entry>& entries() const { return entries_; }
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   const std::string& path() const { return file_->path(); }
+  /// MappedFile::identity().
+  const std::string& identity() const { return file_->identity(); }
   bool has(const std::string& name) const { return index_.count(name) > 0; }
 
   /// The tensor's bytes, valid as long as this object. They lie in the mapping, aligned to the element (a

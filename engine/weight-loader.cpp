@@ -1,7 +1,10 @@
 #include "engine/weight-loader.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
+
+#include "engine/shared-weights.h"
 
 namespace nd {
 
@@ -87,6 +90,15 @@ std::optional<Shape> TensorMap::shape(const std::string& name) const {
   return shape;
 }
 
+std::string TensorMap::identity(const std::string& name) const {
+  const auto found = sources_.find(name);
+  if (found == sources_.end()) return {};
+  const Source& s = found->second;
+  return format("%s\n%lld %lld %d\n", s.file->identity().c_str(), static_cast<long long>(s.view.begin),
+                static_cast<long long>(s.view.end), s.view.transpose) +
+         s.stored;
+}
+
 void TensorMap::discard(const HostTensor& tensor) const {
   for (const auto& file : files_) file->discard(tensor);  // each looks whether it is its own
 }
@@ -118,6 +130,19 @@ void WeightCache::rollback() {
   scratch_.clear();
 }
 
+/// What the laid-out weight depends on; empty where it cannot be another pipeline's.
+std::string WeightLoader::sharedKey(WeightKind kind, const std::vector<TensorRef>& parts) const {
+  const std::string layout = backend_.weightLayout();
+  if (layout.empty()) return {};
+  std::string key = layout + '\n' + std::to_string(static_cast<int>(kind));
+  for (const TensorRef& part : parts) {
+    const std::string identity = tensors_.identity(part.name);
+    if (identity.empty()) return {};
+    key += '\n' + identity + '\n' + part.shape.text() + (part.as ? part.as->text() : std::string());
+  }
+  return key;
+}
+
 WeightPtr WeightLoader::weight(WeightKind kind, const std::vector<TensorRef>& parts) const {
   std::string key = std::to_string(static_cast<int>(kind));
   std::vector<bool> edited;
@@ -128,6 +153,14 @@ WeightPtr WeightLoader::weight(WeightKind kind, const std::vector<TensorRef>& pa
   }
   if (cache_)
     if (WeightPtr known = cache_->find(key)) return known;
+
+  const bool asStored = std::find(edited.begin(), edited.end(), true) == edited.end();
+  const SharedWeight shared(asStored ? sharedKey(kind, parts) : std::string());
+  if (WeightPtr known = shared.find()) {
+    known = backend_.adopt(std::move(known));
+    if (cache_) cache_->add(key, known);
+    return known;
+  }
 
   std::vector<HostTensor> stored, tensors;
   for (size_t i = 0; i < parts.size(); i++) {
@@ -145,6 +178,7 @@ WeightPtr WeightLoader::weight(WeightKind kind, const std::vector<TensorRef>& pa
   }
   WeightPtr weight = backend_.makeWeight(kind, tensors);
   for (const HostTensor& tensor : stored) tensors_.discard(tensor);
+  shared.put(weight);
   if (cache_) cache_->add(key, weight);
   return weight;
 }

@@ -36,6 +36,9 @@ class TensorMap {
   virtual HostTensor get(const std::string& name, const Shape& shape) const;
   /// The stored shape, views applied, or an empty one where there is no such tensor.
   std::optional<Shape> shape(const std::string& name) const;
+  /// What the tensor is, for whoever asks for it by whatever name: the file, its stored name and the view.
+  /// Empty where there is no such tensor or it lies in no file.
+  std::string identity(const std::string& name) const;
   /// Says that a tensor has been laid out: a model need not be resident twice while it loads.
   virtual void discard(const HostTensor& tensor) const;
   const std::string& component() const { return component_; }
@@ -120,12 +123,16 @@ class WeightLoader {
   Norm norm(const std::string& name, int64_t channels, float epsilon, int groups = 1) const;
   WeightPtr table(const std::string& name, int64_t rows, int64_t columns) const;
   WeightPtr vector(const std::string& name, int64_t n) const;
+  /// A weight as it is stored is the one that another pipeline of this process made of the same tensors,
+  /// where there is one (engine/shared-weights.h).
   WeightPtr weight(WeightKind kind, const std::vector<TensorRef>& parts) const;
   TensorRef tensor(const std::string& name, const Shape& shape, std::optional<Shape> as = {}) const {
     return {prefix_ + name, shape, as};
   }
 
  private:
+  std::string sharedKey(WeightKind kind, const std::vector<TensorRef>& parts) const;
+
   Backend& backend_;
   const TensorMap& tensors_;
   WeightCache* cache_;

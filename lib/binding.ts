@@ -1,8 +1,8 @@
 /** Finds the addon and gives its exports types. Nothing else in lib/ touches it. */
 import { readFileSync } from 'node:fs'
-import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { loadAddon } from './addon.js'
 import { DiffusionError } from './errors.js'
 import type { WeightChange } from './adapters/lora-file.js'
 import type { FreeU } from './free-u.js'
@@ -301,22 +301,7 @@ export const version = (): string =>
  * The addon, loaded on first use: a local build in build/Release, else the prebuilt one for this platform.
  * @throws DiffusionError ERR_ND_NO_BINARY with every place tried and the remedy
  */
-export const native = (): Native => {
-  if (loaded) return loaded
-  const require = createRequire(import.meta.url)
-  try {
-    loaded = (require('node-gyp-build') as (root: string) => unknown)(packageRoot) as Native
-    return loaded
-  } catch (cause) {
-    throw new DiffusionError(
-      'ERR_ND_NO_BINARY',
-      `Expected a native addon for ${process.platform}-${process.arch} in ${join(packageRoot, 'prebuilds')} or ` +
-        `${join(packageRoot, 'build', 'Release')} but could not load one: ${(cause as Error).message}. ` +
-        'Reinstall node-diffusion, or build it from source with `npm run build` (needs g++ and cmake)',
-      { cause }
-    )
-  }
-}
+export const native = (): Native => (loaded ??= loadAddon(packageRoot) as Native)
 
 /** Native errors as DiffusionError; others pass. */
 export const translated = (error: unknown): unknown => {

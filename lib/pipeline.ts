@@ -401,7 +401,7 @@ export class Pipeline extends WithIpAdapters {
     return { owner: { session: () => this.session() }, folder, readHeader }
   }
 
-  /** Bytes held: laid-out weights, and the arena of activations. */
+  /** Bytes in use: laid-out weights (pipelines of the same file share them, and each counts them), and the arena of activations. */
   async memory(): Promise<{ weights: number; activations: number }> {
     return translating(this.session().memory())
   }

@@ -46,7 +46,13 @@ export const resolveSource = async (
 }
 
 /** What of LoadOptions is for a model's own files, and not for those of another repository or address. */
-const shared = ({ revision, sha256, variant, ...rest }: HubOptions): HubOptions => rest
+const shared = ({ cacheDir, token, localFilesOnly, signal, onProgress }: HubOptions): HubOptions => ({
+  cacheDir,
+  token,
+  localFilesOnly,
+  signal,
+  onProgress
+})
 
 /**
  * A component that stands by itself (an autoencoder, a ControlNet): a folder with config.json, or with a folder `component` that has

@@ -93,7 +93,7 @@ test('lib reaches the addon through binding.ts alone', () => {
     .filter(({ path }) => path !== join('lib', 'binding.ts'))
     .flatMap((file) =>
       imports(file)
-        .filter((name) => name === 'node-gyp-build' || name.endsWith('.node'))
+        .filter((name) => name.endsWith('.node') || /\baddon\.js$/.test(name))
         .map((name) => `${file.path} imports ${name}`)
     )
   expectNone(violations)

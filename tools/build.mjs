@@ -1,10 +1,11 @@
 // node tools/build.mjs [native] [lib] [test]: the addon and nd_test in build/Release, the library in dist/, the tests in
-// build/test. Nothing is downloaded: the headers of Node-API come from the package node-api-headers (package.json's
+// build/test. In an installed package (`npx node-diffusion build`): the addon alone. Nothing is downloaded: the headers of Node-API come from the package node-api-headers (package.json's
 // "binary" tells cmake-js that they are enough).
 import { spawnSync } from 'node:child_process'
 import { copyFileSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { availableParallelism } from 'node:os'
-import { dirname, join, relative, sep } from 'node:path'
+import { dirname, isAbsolute, join, relative, sep } from 'node:path'
 import { packageBin, root, runOrExit } from './process.mjs'
 
 const targets = process.argv.slice(2)
@@ -14,12 +15,63 @@ if (targets.length === 0 || targets.some((target) => !known.includes(target))) {
   process.exit(2)
 }
 
+/** An installed package has the native sources, and neither tests nor the tools of the repository. */
+const installed = !existsSync(join(root, 'lib'))
+
+/** Node-API's headers: of packages that are there, or brought by npm into build/headers. */
+const headerFolders = async () => {
+  const { devDependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+  const names = ['node-api-headers', 'node-addon-api']
+  const find = () => {
+    try {
+      const from = createRequire(join(root, 'build', 'headers', 'index.js'))
+      return names.map((name) => {
+        const { include_dir: folder } = from(name)
+        return isAbsolute(folder) ? folder : dirname(from.resolve(`${name}/package.json`))
+      })
+    } catch {
+      return undefined
+    }
+  }
+  const there = find()
+  if (there) return there
+  const folder = join(root, 'build', 'headers')
+  mkdirSync(folder, { recursive: true })
+  writeFileSync(join(folder, 'package.json'), '{ "private": true }\n')
+  const packages = names.map((name) => `${name}@${devDependencies[name]}`)
+  console.log(`bringing ${packages.join(' and ')} with npm`)
+  const options = ['--no-audit', '--no-fund', '--ignore-scripts']
+  await runOrExit('npm', ['install', ...options, ...packages], { cwd: folder })
+  return find()
+}
+
+const buildInstalled = async (cuda, jobs) => {
+  if (process.platform === 'win32') {
+    console.error(
+      'Expected the repository for a build on Windows but this is an installed package; clone it, then npm ci && npm run build'
+    )
+    process.exit(1)
+  }
+  const folder = join(root, 'build', 'Release')
+  await runOrExit('cmake', [
+    ...['-S', root, '-B', folder, '-DCMAKE_BUILD_TYPE=Release', `-DND_CUDA=${cuda}`],
+    `-DCMAKE_JS_INC=${(await headerFolders()).join(';')}`,
+    ...(process.platform === 'darwin' ? ['-DCMAKE_SHARED_LINKER_FLAGS=-undefined dynamic_lookup'] : [])
+  ])
+  await runOrExit('cmake', ['--build', folder, '--target', 'node_diffusion', '--parallel', jobs])
+  console.log(`built ${join(folder, 'node_diffusion.node')}`)
+}
+
 const buildNative = async () => {
   const missing = ['cmake', process.env.CXX ?? 'c++'].filter((tool) => spawnSync(tool, ['--version']).error)
   if (missing.length) {
     console.error(`Cannot find ${missing.join(' and ')}, which building needs. On Debian: apt install g++ cmake make`)
     process.exit(1)
   }
+  const jobs = process.env.ND_JOBS ?? String(availableParallelism())
+  // ND_CUDA=OFF spares the minutes that nvcc takes; ON makes its absence an error.
+  const cuda = process.env.ND_CUDA ?? 'AUTO'
+  if (installed) return buildInstalled(cuda, jobs)
   const cmakeJs = (...args) =>
     runOrExit(process.execPath, [
       packageBin('cmake-js'),
@@ -29,9 +81,6 @@ const buildNative = async () => {
       '--log-level',
       'warn'
     ])
-  const jobs = process.env.ND_JOBS ?? String(availableParallelism())
-  // ND_CUDA=OFF spares the minutes that nvcc takes; ON makes its absence an error.
-  const cuda = process.env.ND_CUDA ?? 'AUTO'
   await cmakeJs('configure', '--CDND_TESTS=ON', '--CDCMAKE_EXPORT_COMPILE_COMMANDS=ON', `--CDND_CUDA=${cuda}`)
   await cmakeJs('build', '--parallel', jobs)
 }

@@ -10,6 +10,7 @@ import {
   numberArgument,
   seedArgument
 } from './arguments.js'
+import { buildAddon } from './build.js'
 import { addControlOptions } from './control.js'
 import { printInspection } from './inspect.js'
 import { addModeOptions } from './modes.js'
@@ -105,6 +106,11 @@ program
   .description('print what this machine offers: CPU, instruction sets, GPU, versions')
   .option('--json', 'as JSON')
   .action((options: { json?: boolean }) => printInspection(options.json ?? false))
+
+program
+  .command('build')
+  .description('build the addon from source into this package (needs cmake and a C++20 compiler; nvcc for CUDA)')
+  .action(buildAddon)
 
 program
   .command('score')
