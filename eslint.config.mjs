@@ -46,7 +46,9 @@ export default tseslint.config(
         Buffer: 'readonly',
         URL: 'readonly',
         setTimeout: 'readonly',
-        clearTimeout: 'readonly'
+        clearTimeout: 'readonly',
+        setInterval: 'readonly',
+        structuredClone: 'readonly'
       }
     },
     rules: { 'no-control-regex': 'off' }

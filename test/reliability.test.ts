@@ -250,7 +250,8 @@ const program = (source: string, args: readonly string[] = [], wrap: readonly st
   return stdout.trim()
 }
 const hasPrlimit = !spawnSync('prlimit', ['--version']).error
-const limited = hasPrlimit ? test : (console.log('skip: no prlimit here (util-linux)'), test.skip)
+if (!hasPrlimit) console.log('skip: no prlimit here (util-linux)')
+const limited: typeof test.skip = (...args) => (hasPrlimit ? test(...args) : test.skip(...args))
 
 limited('out of memory is an error, and the next call works', () => {
   const output = program(`
@@ -304,7 +305,7 @@ limited('a picture that does not fit on the disk: an error, the old one stays, n
 })
 
 if (!mounted) console.log('skip: no small disk can be mounted here (it takes root)')
-const onDisk = mounted ? test : test.skip
+const onDisk: typeof test.skip = (...args) => (mounted ? test(...args) : test.skip(...args))
 
 onDisk('a full disk: pictures', () => {
   assert.is(program(saving, [disk]), 'ENOSPC')

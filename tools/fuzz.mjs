@@ -3,7 +3,7 @@
 // test/fuzz/guided.mjs, which follows V8's coverage. Corpora are in test/fuzz/corpus; --keep adds what reached new code.
 // What failed is left in build/fuzz/findings. The last line is `N passed, N failed` over the targets.
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, readdirSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { root, run } from './process.mjs'
@@ -52,25 +52,21 @@ const build = (target) => {
 
 const fuzzNative = async (target, limit) => {
   if ((await build(target)).code !== 0) return { ok: false, summary: 'does not build' }
-  // libFuzzer writes what it finds into the first folder.
-  const found = values.keep ? corpusOf(target) : join(root, 'build', 'fuzz', `${target}-found`)
-  mkdirSync(found, { recursive: true })
+  const program = join(root, 'build', 'fuzz', target)
+  const corpus = corpusOf(target)
+  const found = join(root, 'build', 'fuzz', `${target}-found`) // libFuzzer writes what it finds into its first folder
+  rmSync(found, { recursive: true, force: true })
+  mkdirSync(found)
+  const bounds = ['-max_len=1024', '-timeout=10', '-rss_limit_mb=2048']
   const { code, output } = await run(
-    join(root, 'build', 'fuzz', target),
+    program,
     [
-      ...(found === corpusOf(target) ? [found] : [found, corpusOf(target)]),
-      ...[`-max_total_time=${Math.ceil(limit)}`, `-seed=${values.seed}`, `-artifact_prefix=${findings}/${target}-`],
-      ...[
-        '-max_len=4096',
-        '-timeout=10',
-        '-rss_limit_mb=2048',
-        '-print_final_stats=1',
-        '-verbosity=1',
-        '-use_value_profile=1'
-      ]
+      ...[found, corpus, ...bounds, `-max_total_time=${Math.ceil(limit)}`, `-seed=${values.seed}`],
+      ...[`-artifact_prefix=${findings}/${target}-`, '-print_final_stats=1', '-use_value_profile=1']
     ],
     { capture: true }
   )
+  if (values.keep && code === 0) await run(program, ['-merge=1', corpus, found, ...bounds], { capture: true })
   const stat = (name) => Number(new RegExp(`stat::${name}:\\s+(\\d+)`).exec(output)?.[1] ?? NaN)
   const inputs = stat('number_of_executed_units')
   const covered = /cov: (\d+)(?![^]*cov: )/.exec(output)?.[1]

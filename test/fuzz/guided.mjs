@@ -78,6 +78,7 @@ const fuzz = async ({ name, seconds, seed, corpusFolder, keep, shared }) => {
   coverage.take()
   const end = performance.now() + seconds * 1000
   let added = 0
+  let kept = corpus.length - target.seeds().length
   while (performance.now() < end) {
     const tried = Array.from({ length: batch }, () => mutator.mutate(corpus).subarray(0, largest))
     tried.forEach(run)
@@ -88,7 +89,7 @@ const fuzz = async ({ name, seconds, seed, corpusFolder, keep, shared }) => {
     const chosen = fresh.filter((_, i) => i % 16 === 0)
     corpus.push(...chosen)
     added += chosen.length
-    if (keep && chosen[0])
+    if (keep && chosen[0] && chosen[0].length <= 1024 && kept++ < 40)
       writeFileSync(join(corpusFolder, createHash('sha1').update(chosen[0]).digest('hex').slice(0, 16)), chosen[0])
   }
   parentPort.postMessage({

@@ -1,5 +1,5 @@
-// Fuzzing (libFuzzer) of the header of safetensors files: any bytes are a file that opens or one that is refused with nd::Error,
-// and of a file that opens every tensor's bytes can be read.
+// Fuzzing (libFuzzer) of the header of safetensors files: any bytes are a file that opens or one that is
+// refused with nd::Error, and of a file that opens every tensor's bytes can be read.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -31,14 +31,16 @@ void readAll(const nd::SafetensorsFile& file, const nd::SafetensorsFile::Entry& 
   if (!file.has(entry.name)) broken("a listed tensor is not found");
   try {
     const nd::HostTensor tensor = file.tensor(entry.name);
-    const auto bytes = static_cast<size_t>(tensor.shape.count()) * static_cast<size_t>(nd::dtypeBits(tensor.dtype)) / 8;
+    const auto bytes =
+        static_cast<size_t>(tensor.shape.count()) * static_cast<size_t>(nd::dtypeBits(tensor.dtype)) / 8;
     if (bytes != entry.end - entry.begin) broken("the shape has other bytes than the entry");
     const auto* data = static_cast<const uint8_t*>(tensor.data);
     unsigned sum = 0;
     for (size_t i = 0; i < bytes; i++) sum += data[i];  // AddressSanitizer and the mapping's end look on
     if (sum == 1) file.discard(tensor);
   } catch (const nd::Error& error) {
-    if (error.code != nd::ErrorCode::ModelFormat && error.code != nd::ErrorCode::Unsupported) broken(error.what());
+    if (error.code != nd::ErrorCode::ModelFormat && error.code != nd::ErrorCode::Unsupported)
+      broken(error.what());
   }
 }
 
