@@ -95,9 +95,13 @@ ModelBuilder aroundBuilder(const std::string& component, const Napi::Object& con
     tiny = tinyVaeConfig(config);
   else
     full = vaeConfig(config);
-  return [tiny, full, scaling = latentScaling(config), preview = component == "previewVae"](
-             Models& models, const WeightLoader& loader) {
-    (preview ? models.previewVae : models.vae) = makeAutoencoder(tiny, full, loader);
+  return [tiny, full, scaling = latentScaling(config), preview = component == "previewVae",
+          wide = has(config, "wideRange") && boolean(config, "wideRange")](Models& models,
+                                                                           const WeightLoader& loader) {
+    const WideRange range(loader.backend(), wide);
+    std::unique_ptr<Autoencoder> vae = makeAutoencoder(tiny, full, loader);
+    vae->wideRange = wide;
+    (preview ? models.previewVae : models.vae) = std::move(vae);
     (preview ? models.previewScaling : models.scaling) = scaling;
   };
 }

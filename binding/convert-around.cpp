@@ -85,6 +85,7 @@ Napi::Object toJs(Napi::Env env, const GenerateResult& r) {
   o.Set("pixels", toJs(env, r.pixels));
   o.Set("height", static_cast<double>(r.height));
   o.Set("width", static_cast<double>(r.width));
+  o.Set("decodedInTiles", r.decodedInTiles);
   if (!r.attention.empty()) o.Set("attention", toJs(env, r.attention, r.attentionShape));
   Napi::Object t = Napi::Object::New(env);
   t.Set("text", r.timings.text);

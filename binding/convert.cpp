@@ -292,6 +292,8 @@ GenerateJob generateJob(const Napi::Object& o) {
   if (job.branches < 1 || job.prompts < 1 || job.imagesPerPrompt < 1 ||
       job.prompt.rows != job.branches * job.prompts)
     wrong("prompt.rows", "branches · prompts rows");
+  if (has(o, "perturbed")) job.perturbed = ints(o, "perturbed");
+  if (job.branches < job.prompted()) wrong("branches", "one for the prompt and one that is perturbed");
   job.latentHeight = integer(o, "latentHeight");
   job.latentWidth = integer(o, "latentWidth");
   if (has(o, "timeIds")) job.timeIds = floats(o, "timeIds");

@@ -60,7 +60,7 @@ class EncodeText : public Job {
 };
 
 /// predict({ sample, timesteps: Float32Array [1 or B], context, textEmbeds?, timeIds?, timeCond?,
-/// noiseLevel?, residuals?, adapterMaps?, blocks })
+/// noiseLevel?, residuals?, adapterMaps?, perturbed?, blocks })
 class Predict : public Job {
  public:
   explicit Predict(const Napi::CallbackInfo& info) : Job(info.Env()) {
@@ -74,6 +74,7 @@ class Predict : public Job {
     if (has(o, "noiseLevel")) added_.noiseLevel = floats(o, "noiseLevel");
     if (has(o, "residuals")) residuals_ = tensors(o, "residuals");
     if (has(o, "adapterMaps")) adapterMaps_ = tensors(o, "adapterMaps");
+    if (has(o, "perturbed")) perturbed_ = ints(o, "perturbed");
     wantBlocks_ = boolean(o, "blocks");
   }
   void run(Context& context, EngineState& state) override {
@@ -101,7 +102,8 @@ class Predict : public Job {
     Arena::Scope scope(context.arena);
     const Tensor states = upload(context, context_.data, context_.shape);
     if (unet.poolsText()) added_.pooledText = unet.poolText(context, states);
-    const UNet::Text text = unet.prepareText(context, states);
+    UNet::Text text = unet.prepareText(context, states);
+    UNet::perturb(text, perturbed_, {0, in[0]});
     const UNet::Time time =
         unet.prepareTime(context, timesteps_, static_cast<int64_t>(timesteps_.size()), added_);
     const UNet::Probe probe = [&](const std::string& name, const Tensor& value) {
@@ -158,6 +160,7 @@ class Predict : public Job {
   AddedConditions added_;
   std::vector<JsTensor> residuals_, adapterMaps_;
   std::vector<AdapterMaps> adapter_;
+  std::vector<int32_t> perturbed_;
   bool wantBlocks_;
   HostImage out_;
   std::vector<std::pair<std::string, HostImage>> blocks_;
@@ -180,6 +183,7 @@ class VaeRun : public Job {
     const Shape& s = in_.shape;
     expectChannels(s, name(), encode_ ? vae.inChannels() : vae.latentChannels());
     const size_t each = in_.data.size() / static_cast<size_t>(s[0]);
+    const WideRange range(context.backend, vae.wideRange);
     for (int64_t b = 0; b < s[0]; b++) {  // one at a time, to bound memory
       Arena::Scope scope(context.arena);
       const Tensor x =

@@ -1,6 +1,6 @@
 // The SIMD backend: drivers that split an operation into tasks for the thread pool and call the chosen
-// instruction set's kernels. One file per concern: gemm.cpp, conv.cpp, weights.cpp, transfer.cpp, rows.cpp,
-// attention.cpp, norm.cpp, elementwise.cpp.
+// instruction set's kernels. One file per concern: gemm.cpp, conv.cpp, winograd.cpp, weights.cpp,
+// transfer.cpp, rows.cpp, attention.cpp, norm.cpp, elementwise.cpp.
 #pragma once
 
 #include <atomic>
@@ -70,7 +70,7 @@ class CpuBackend : public Backend {
 
   const KernelTable& kernels() const { return k_; }
   ThreadPool& pool() { return pool_; }
-  WinogradOptions winogradOptions;
+  WinogradOptions winogradOptions;  // of the calls to come
 
  private:
   const KernelTable& k_;

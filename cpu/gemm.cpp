@@ -131,6 +131,48 @@ struct TaskMemory {
 /// half speed.
 int64_t tileStart(int64_t count, int64_t tiles, int64_t i) { return count * i / tiles; }
 
+constexpr int64_t kLine = 64;  // bytes of a cache line
+
+/// A stretch of a weight that will be needed next. Every tile asks for its share: the hardware does not see
+/// where the next panel's block begins.
+class Lines {
+ public:
+  Lines(const PackedWeight& weight, int64_t index, int64_t count)
+      : from_(weight.element(index)), lines_(count * weight.elementBytes() / kLine) {}
+  void prefetch(int64_t share, int64_t shares) const {
+    for (int64_t i = lines_ * share / shares; i < lines_ * (share + 1) / shares; i++)
+      __builtin_prefetch(from_ + i * kLine);
+  }
+
+ private:
+  const uint8_t* from_;
+  int64_t lines_;
+};
+
+void prefetchTile(const float* acc, int64_t floats) {
+  for (int64_t i = 0; i < floats; i += kLine / static_cast<int64_t>(sizeof(float)))
+    __builtin_prefetch(acc + i, 1);
+}
+
+/// What finishTile() will read and write: while the tile is computed it comes from memory.
+void prefetchOutput(const KernelTable& k, const PackedWeight& w, const GemmOutput& out, int64_t m, int rows,
+                    int64_t panel) {
+  const int64_t n = panel * (w.kind == WeightKind::Geglu ? k.nr / 2 : k.nr);
+  for (int64_t i = m; i < m + rows; i++) {
+    __builtin_prefetch(out.y + i * out.stride + n, 1);
+    if (out.residual && out.residual != out.y) __builtin_prefetch(out.residual + i * out.residualStride + n);
+  }
+}
+
+/// One block of one panel as float: where it is stored so, else in `to`.
+const float* widenedBlock(const KernelTable& k, const PackedWeight& w, int64_t panel, const KBlock& block,
+                          float* to) {
+  const int64_t element = (panel * w.k + block.k) * k.nr;
+  if (w.format == WeightFormat::F32) return reinterpret_cast<const float*>(w.element(element));
+  widen(k, w, element, block.length * k.nr, to);
+  return to;
+}
+
 void finishTile(const KernelTable& k, const PackedWeight& w, const GemmOutput& out, const float* acc,
                 int64_t m, int rows, int64_t panel) {
   const bool geglu = w.kind == WeightKind::Geglu;
@@ -180,21 +222,25 @@ void gemm(const KernelTable& k, ThreadPool& pool, std::vector<Scratch>& scratch,
         findRows(input, plan.runs[kb.first + r], m0, count, memory.corners, memory.zeros,
                  memory.rows + r * count);
 
+      const bool last = b + 1 == plan.blocks.size();
       for (int64_t p = p0; p < p1; p++) {
-        const int64_t element = (p * weight.k + kb.k) * k.nr;
-        const float* block = memory.block;
-        if (weight.format == WeightFormat::F32)
-          block = reinterpret_cast<const float*>(weight.element(element));
-        else
-          widen(k, weight, element, kb.length * k.nr, memory.block);
+        const float* block = widenedBlock(k, weight, p, kb, memory.block);
+        const int64_t nextPanel = p + 1 < p1 ? p + 1 : p0;
+        const KBlock& nextBlock = p + 1 < p1 || last ? kb : plan.blocks[b + 1];
+        const Lines next(weight, (nextPanel * weight.k + nextBlock.k) * k.nr, nextBlock.length * k.nr);
 
         for (int64_t t = 0; t < tiles; t++) {
           const int64_t i0 = tileStart(count, tiles, t);
           const int rows = static_cast<int>(tileStart(count, tiles, t + 1) - i0);
-          float* acc = memory.accumulators + ((p - p0) * count + i0) * k.nr;
+          // One tile's worth where it is finished at once, so that it stays in the L1 cache.
+          float* acc = plan.blocks.size() > 1 ? memory.accumulators + ((p - p0) * count + i0) * k.nr
+                                              : memory.accumulators;
+          next.prefetch(t, tiles);
+          if (last) prefetchOutput(k, weight, output, m0 + i0, rows, p);
+          if (b > 0) prefetchTile(acc, rows * k.nr);
           k.gemmTile[rows - 1](
               {memory.rows + i0, count, plan.lengths.data() + kb.first, kb.runs, block, acc, b == 0});
-          if (b + 1 == plan.blocks.size()) finishTile(k, weight, output, acc, m0 + i0, rows, p);
+          if (last) finishTile(k, weight, output, acc, m0 + i0, rows, p);
         }
       }
     }

@@ -11,6 +11,7 @@
 #include "cuda/kernels/group-norm.h"
 #include "cuda/kernels/layer-norm.h"
 #include "cuda/kernels/plan-step.h"
+#include "cuda/kernels/resample.h"
 #include "cuda/kernels/rows.h"
 #include "cuda/kernels/transfer.h"
 
@@ -24,17 +25,6 @@ void useDevice(int device) {
   if (current == device) return;
   check(cudaSetDevice(device), "cudaSetDevice");
   current = device;
-}
-
-/// For what the interface defines and no kernel here computes yet.
-void expectKernel(bool there, const char* what) {
-  if (!there)
-    throw Error(ErrorCode::Unsupported,
-                format("%s is not supported on CUDA yet: load the model with device 'cpu'", what));
-}
-
-void expectKernel(Activation activation) {
-  expectKernel(activation != Activation::GeluTanh, "GELU's tanh approximation (T5's text encoder)");
 }
 
 size_t floatBytes(const Tensor& t) { return static_cast<size_t>(t.shape.count()) * sizeof(float); }
@@ -52,7 +42,7 @@ class CudaBackend::Graph final : public Recording {
 
 CudaBackend::OnDevice::OnDevice(int device) : index(device) { useDevice(device); }
 
-CudaBackend::CudaBackend(int device, DType type) : device_(device), type_(type) {
+CudaBackend::CudaBackend(int device, DType type) : device_(device), ownType_(type), type_(type) {
   expect(type == DType::F16 || type == DType::BF16, "cuda: activations are F16 or BF16");
   cudaDeviceProp properties;
   check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
@@ -89,7 +79,7 @@ std::string CudaBackend::name() const {
 std::string CudaBackend::description() const {
   return format("%s, compute capability %d.%d, %d multiprocessors, %zu MB, %s", deviceName_.c_str(),
                 capability_ / 10, capability_ % 10, launch_.multiprocessors, deviceMemory_ >> 20,
-                type_ == DType::F16 ? "float16" : "bfloat16");
+                ownType_ == DType::F16 ? "float16" : "bfloat16");
 }
 
 // Memory.
@@ -130,6 +120,12 @@ void CudaBackend::commit(void* data, size_t bytes) {
 }
 
 MemoryUse CudaBackend::memory() const { return {weightBytes_->load(), activationBytes_}; }
+
+bool CudaBackend::setWideRange(bool wide) {
+  const bool before = type_ == DType::BF16;
+  type_ = wide ? DType::BF16 : ownType_;
+  return before;
+}
 
 WeightPtr CudaBackend::makeWeight(WeightKind kind, std::span<const HostTensor> parts) {
   std::unique_ptr<CudaWeight> weight = loader_->load(launch(), kind, parts, type_);
@@ -208,9 +204,14 @@ void CudaBackend::downloadPlan(Tensor x, float* host) {
 
 // Operations.
 
+const CudaWeight& CudaBackend::matrixOf(const Weight* w) const {
+  const CudaWeight& weight = weightOf(w);
+  expect(weight.type == type_, "cuda: weights and activations of one range");
+  return weight;
+}
+
 void CudaBackend::linear(const LinearArgs& a) {
-  expectKernel(a.activation);
-  const CudaWeight& weight = weightOf(a.weight);
+  const CudaWeight& weight = matrixOf(a.weight);
   GemmArgs g;
   g.type = type_;
   g.m = a.y.shape.rows(), g.n = weight.n, g.k = weight.k;
@@ -224,32 +225,35 @@ void CudaBackend::linear(const LinearArgs& a) {
   gemm(launch(), g);
 }
 
+bool CudaBackend::hasFolded(const CudaWeight& weight) {
+  if (weight.folded.bytes()) return true;
+  if (recording_) return false;  // nothing is allocated then; the run before the recording has come by here
+  try {
+    fold(launch(), weight);
+  } catch (const Error& error) {
+    if (error.code != ErrorCode::OutOfMemory) throw;
+    return false;  // the layer as it is needs no memory, only time
+  }
+  *weightBytes_ += weight.folded.bytes();
+  return true;
+}
+
 void CudaBackend::conv2d(const ConvArgs& a) {
-  expectKernel(a.activation);
-  if (a.wrapX || a.wrapY)
-    throw Error(
-        ErrorCode::Unsupported,
-        "seamless tiling is not supported on CUDA yet; use device 'cpu', or leave the option tiling out");
-  const CudaWeight& weight = weightOf(a.weight);
+  const CudaWeight& weight = matrixOf(a.weight);
+  if (isEnlarged(a) && hasFolded(weight))
+    return convEnlarged(launch(), type_, a, weight.folded.data(), weight.foldedPitch, floatsOf(a.bias));
   conv(launch(), type_, a, weight.data(), weight.pitch, floatsOf(a.bias));
 }
 
 void CudaBackend::groupNorm(const GroupNormArgs& a) {
-  expectKernel(!a.modulation, "a group norm that the time scales and shifts (pixel UNets)");
-  expectKernel(a.activation == Activation::None || a.activation == Activation::Silu,
-               "a group norm with another activation than SiLU (pixel UNets)");
   cuda::groupNorm(launch(), type_, a, floatsOf(a.gamma), floatsOf(a.beta));
 }
 
 void CudaBackend::layerNorm(const LayerNormArgs& a) {
-  expectKernel(a.centred && a.beta, "a root mean square norm (T5's text encoder)");
-  cuda::layerNorm(launch(), type_, a.x, floatsOf(a.gamma), floatsOf(a.beta), a.epsilon, a.y);
+  cuda::layerNorm(launch(), type_, a, floatsOf(a.gamma), floatsOf(a.beta));
 }
 
-void CudaBackend::attention(const AttentionArgs& a) {
-  expectKernel(!a.bias, "attention with a bias (T5's text encoder)");
-  cuda::attention(launch(), type_, a);
-}
+void CudaBackend::attention(const AttentionArgs& a) { cuda::attention(launch(), type_, a); }
 
 void CudaBackend::embed(const EmbedArgs& a) {
   expectHostTransfer();
@@ -257,18 +261,19 @@ void CudaBackend::embed(const EmbedArgs& a) {
   for (size_t i = 0; i < count; i++)
     expect(a.ids[i] >= 0 && a.ids[i] < a.table->n, "embed: ids within the table");
   const auto* ids = static_cast<const int32_t*>(ring_->stage(a.ids, count * sizeof(int32_t)));
-  cuda::embed(launch(), type_, weightOf(a.table).data(), a.positions ? weightOf(a.positions).data() : nullptr,
+  cuda::embed(launch(), type_, matrixOf(a.table).data(), a.positions ? matrixOf(a.positions).data() : nullptr,
               ids, a.length, a.y);
 }
 
 void CudaBackend::activate(Tensor x, Activation activation, Tensor y) {
-  expectKernel(activation);
   cuda::activate(launch(), type_, x, activation, y);
 }
 
 void CudaBackend::add(Tensor a, Tensor b, float scale, Tensor y) {
   cuda::add(launch(), type_, a, b, scale, y);
 }
+
+void CudaBackend::resample(Tensor x, Tensor y) { cuda::resample(launch(), type_, x, y); }
 
 void CudaBackend::gatherRows(Tensor x, const int32_t* rows, Tensor y) {
   expectHostTransfer();

@@ -26,6 +26,7 @@ class CudaBackend final : public Backend {
   void unreserve(void* data, size_t bytes) override;
   void commit(void* range, size_t bytes) override;
   MemoryUse memory() const override;
+  bool setWideRange(bool wide) override;
   WeightPtr makeWeight(WeightKind kind, std::span<const HostTensor> parts) override;
 
   void upload(const float* host, Tensor y) override;
@@ -42,6 +43,7 @@ class CudaBackend final : public Backend {
   void embed(const EmbedArgs&) override;
   void activate(Tensor x, Activation activation, Tensor y) override;
   void add(Tensor a, Tensor b, float scale, Tensor y) override;
+  void resample(Tensor x, Tensor y) override;
   void gatherRows(Tensor x, const int32_t* rows, Tensor y) override;
   void copyColumns(Tensor x, Tensor y, int64_t column) override;
 
@@ -68,13 +70,18 @@ class CudaBackend final : public Backend {
   /// that is too small, memory of its own.
   void* scratch(size_t bytes, DeviceBlock& own);
   void expectHostTransfer() const;
+  /// Of the type of the activations; the others' elements would be taken for something else.
+  const CudaWeight& matrixOf(const Weight*) const;
+  /// Whether a convolution's weight has its form for enlarged maps, or gets it now.
+  bool hasFolded(const CudaWeight& weight);
 
   /// The first member: what follows is made on this device.
   struct OnDevice {
     explicit OnDevice(int device);
     const int index;
   } device_;
-  const DType type_;
+  const DType ownType_;  // what was asked for
+  DType type_;           // BF16 while the range is wide
   std::string deviceName_;
   int capability_ = 0;
   size_t deviceMemory_ = 0;

@@ -12,6 +12,19 @@ namespace {
 constexpr size_t kChunkBytes = size_t{8} << 20;
 }
 
+void fold(const Launch& launch, const CudaWeight& weight) {
+  FoldedWeight f;
+  f.type = weight.type;
+  f.weight = weight.data(), f.pitch = weight.pitch;
+  f.n = weight.n, f.channels = weight.k / 9;
+  f.targetPitch = (4 * f.channels + 7) / 8 * 8;
+  DeviceBlock memory(static_cast<size_t>(4 * f.n * f.targetPitch) * 2, "a weight of an enlarging layer");
+  f.target = memory.data();
+  foldWeight(launch, f);
+  weight.folded = std::move(memory);
+  weight.foldedPitch = f.targetPitch;
+}
+
 WeightLoaderCuda::~WeightLoaderCuda() { release(); }
 
 void WeightLoaderCuda::release() {

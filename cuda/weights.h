@@ -2,6 +2,7 @@
 // range):
 //   Linear  [N, K]            Geglu  [2N, K], value and gate of a feature in turn
 //   Conv    [N, kh, kw, C]    each row padded with zeros to `pitch`, a multiple of 8 elements
+// A 3 × 3 convolution that has met a map to enlarge has its four of 2 × 2 besides (fold()).
 // Vectors are float32 (they are added to float32 sums), tables [rows, C] of the activation type.
 #pragma once
 
@@ -15,16 +16,22 @@ namespace nd::cuda {
 
 class CudaWeight final : public Weight {
  public:
-  size_t bytes() const override { return memory.bytes(); }
+  size_t bytes() const override { return memory.bytes() + folded.bytes(); }
   const void* data() const { return memory.data(); }
   const float* floats() const { return reinterpret_cast<const float*>(memory.data()); }
 
   DeviceBlock memory;
   DType type = DType::F16;
   int64_t pitch = 0;  // elements from row to row
+  /// Not part of what the weight is but another form of it, made when it is first used so.
+  mutable DeviceBlock folded;
+  mutable int64_t foldedPitch = 0;
 };
 inline const CudaWeight& weightOf(const Weight* w) { return static_cast<const CudaWeight&>(*w); }
 inline const float* floatsOf(const Weight* w) { return w ? weightOf(w).floats() : nullptr; }
+
+/// Makes `folded` of a 3 × 3 convolution's weight. Throws Error(OutOfMemory).
+void fold(const Launch& launch, const CudaWeight& weight);
 
 /// Copies rows as they are stored from the mapped file into page-locked chunks and on to the device, where a
 /// kernel converts and reorders them: while one chunk is on its way the next is read. Waits only for a chunk

@@ -10,6 +10,7 @@ void* Backend::reserve(size_t& bytes) {
 }
 void Backend::unreserve(void*, size_t) {}
 void Backend::commit(void*, size_t) {}
+bool Backend::setWideRange(bool) { return false; }
 
 void Backend::synchronize() {}
 void Backend::endStep() {}

@@ -127,7 +127,7 @@ struct PlanStepArgs {
   const PlanRow* row;
   Tensor modelOutput;  // [branches·B, Cm, H, W] float32, branch-major; Cm = C, or 2C with learnedRange
   int branches;
-  double guidanceRescale = 0;    // diffusers' guidance_rescale (branch 1 is the text-conditioned one)
+  double guidanceRescale = 0;    // diffusers' guidance_rescale (the last branch has the prompt)
   Tensor state[kBasisCount];     // by Basis; x and registers are read and written; unused ones are empty
   const Tensor* mask = nullptr;  // [B, 1, H, W], 1 where repainted: outside it x becomes α·orig + σ·n0
   Tensor p;                      // out: predicted original
@@ -164,6 +164,10 @@ class Backend {
   /// themselves. Throws Error(OutOfMemory); what was committed before stays usable.
   virtual void commit(void* range, size_t bytes);
   virtual MemoryUse memory() const = 0;
+  /// Whether activations and weights have float32's range from now on, at the cost of digits: bfloat16 where
+  /// it is float16 else. What was made in one range is of no use in the other. Returns what it was; backends
+  /// in float32 have nothing to change.
+  virtual bool setWideRange(bool wide);
   virtual WeightPtr makeWeight(WeightKind kind, std::span<const HostTensor> parts) = 0;
   /// Names the layout of its weights where another backend object of the same layout may use them too; empty
   /// where it may not.
@@ -215,6 +219,19 @@ class Backend {
   virtual std::shared_ptr<Recording> endRecording();
   virtual void cancelRecording() noexcept;
   virtual void replay(const Recording&);
+};
+
+/// A wide range for as long as this lives, where asked for.
+class WideRange {
+ public:
+  WideRange(Backend& backend, bool wide) : backend_(backend), before_(backend.setWideRange(wide)) {}
+  ~WideRange() { backend_.setWideRange(before_); }
+  WideRange(const WideRange&) = delete;
+  WideRange& operator=(const WideRange&) = delete;
+
+ private:
+  Backend& backend_;
+  const bool before_;
 };
 
 /// The readable reference operations on one thread: the specification and the tests' oracle.

@@ -94,9 +94,9 @@ std::vector<float> adapterTiles(const Picture& picture, int64_t height, int64_t 
 
 Controls::Controls(Context& context, const ControlModels& models, std::span<const ControlInput> inputs,
                    const ControlTarget& t)
-    : batch_(t.batch), branches_(t.branches), guess_(t.guess) {
-  // What the nets see: all branches, or the last.
-  const int64_t whole = t.branches * t.batch, seen = t.guess ? t.batch : whole;
+    : batch_(t.batch), branches_(t.branches), prompted_(t.prompted), guess_(t.guess) {
+  // What the nets see: all branches, or the last ones.
+  const int64_t whole = t.branches * t.batch, seen = t.guess ? t.prompted * t.batch : whole;
   AddedConditions added{t.added.textEmbeds, t.added.timeIds, {}};
   int64_t perRow = t.perRow;
   std::vector<float> timesteps(t.timesteps.begin(), t.timesteps.end());
@@ -173,7 +173,7 @@ UNet::Joined Controls::joined(Context& context, const Tensor& latents, std::span
 void Controls::addNets(Context& context, const Tensor& latents, std::span<const double> scales,
                        std::span<const Tensor> skips, const Tensor& mid) const {
   const auto seen = [&](const Tensor& all) {
-    return guess_ ? slice(context, all, (branches_ - 1) * batch_, batch_) : all;
+    return guess_ ? slice(context, all, (branches_ - prompted_) * batch_, prompted_ * batch_) : all;
   };
   for (const Net& n : nets_) {
     const double scale = scales[n.input];

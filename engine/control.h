@@ -29,9 +29,9 @@ struct ControlInput {
 
 /// What every evaluation gets, as the UNet does.
 struct ControlTarget {
-  int64_t batch, branches;
-  int64_t height, width;  // of the pictures
-  bool guess;             // guess_mode: ControlNets see the branch with the prompt alone
+  int64_t batch, branches, prompted;  // the last `prompted` branches have the prompt
+  int64_t height, width;              // of the pictures
+  bool guess;                         // guess_mode: ControlNets see the branches with the prompt alone
   std::span<const float> timesteps;
   int64_t perRow;  // timesteps and added conditions per evaluation: 1 or branches · batch
   const AddedConditions& added;
@@ -76,7 +76,7 @@ class Controls {
   std::vector<Net> nets_;
   std::vector<Adapter> adapters_;
   std::vector<AdapterMaps> scaled_;
-  int64_t batch_, branches_;
+  int64_t batch_, branches_, prompted_;
   bool guess_;
 };
 

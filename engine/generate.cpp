@@ -1,5 +1,6 @@
 #include "engine/generate.h"
 
+#include <algorithm>
 #include <chrono>
 
 #include "engine/attention-maps.h"
@@ -89,6 +90,7 @@ Steering prepare(Context& context, const Models& models, const GenerateJob& job,
     steering.controls.emplace(context, models.controls, job.controls,
                               ControlTarget{.batch = job.prompts * job.imagesPerPrompt,
                                             .branches = job.branches,
+                                            .prompted = job.prompted(),
                                             .height = job.latentHeight * models.vae->factor(),
                                             .width = job.latentWidth * models.vae->factor(),
                                             .guess = job.guess,
@@ -97,8 +99,11 @@ Steering prepare(Context& context, const Models& models, const GenerateJob& job,
                                             .added = added,
                                             .text = text});
   steering.text = unet.prepareText(context, text);
-  addImagePrompts(context, models.ipAdapters, job.imagePrompts, job.branches,
-                  job.prompts * job.imagesPerPrompt, steering.text);
+  const int64_t perBranch = job.prompts * job.imagesPerPrompt;
+  addImagePrompts(context, models.ipAdapters, job.imagePrompts, {job.branches, job.prompted(), perBranch},
+                  steering.text);
+  if (!job.perturbed.empty())
+    UNet::perturb(steering.text, job.perturbed, {(job.branches - 2) * perBranch, perBranch});
   steering.time = unet.prepareTime(context, timesteps, perRow, added);
   steering.current = unet.oneTime(context, steering.time);
   return steering;
@@ -119,21 +124,38 @@ std::vector<uint8_t> decodePixels(Context& context, const Models& models, const 
 }
 
 std::vector<uint8_t> decodePixels(Context& context, const Autoencoder* vae, const LatentScaling& scaling,
-                                  const std::vector<float>& latents, const Shape& shape) {
+                                  const std::vector<float>& latents, const Shape& shape, bool* inTiles) {
   const int64_t channels = shape[1], h = shape[2], w = shape[3], f = vae ? vae->factor() : 1;
   const auto each = static_cast<size_t>(channels * h * w), pixels = static_cast<size_t>(h * f * w * f * 3);
   std::vector<uint8_t> out(static_cast<size_t>(shape[0]) * pixels);
   std::vector<float> z(each);
+  const WideRange range(context.backend, vae && vae->wideRange);
+  std::optional<TiledAutoencoder> tiled;
   for (int64_t b = 0; b < shape[0]; b++) {
     for (size_t i = 0; i < each; i++) {
       const float value = latents[static_cast<size_t>(b) * each + i];
       z[i] = vae ? static_cast<float>(scaling.z(value, i / static_cast<size_t>(h * w))) : value;
     }
-    Arena::Scope scope(context.arena);
-    const Tensor painted = uploadImage(context, z.data(), 1, channels, h, w);
-    const Tensor picture = vae ? vae->decode(context, painted) : painted;
-    context.backend.downloadPixels(picture, out.data() + static_cast<size_t>(b) * pixels);
+    const auto decode = [&](const Autoencoder* by) {
+      Arena::Scope scope(context.arena);
+      const Tensor painted = uploadImage(context, z.data(), 1, channels, h, w);
+      const Tensor picture = by ? by->decode(context, painted) : painted;
+      context.backend.downloadPixels(picture, out.data() + static_cast<size_t>(b) * pixels);
+    };
+    if (!tiled) {
+      try {
+        decode(vae);
+        continue;
+      } catch (const Error& error) {
+        const VaeTiling tiling;
+        const bool divisible = vae && !dynamic_cast<const TiledAutoencoder*>(vae);
+        if (error.code != ErrorCode::OutOfMemory || !divisible || std::max(h, w) * f <= tiling.tile) throw;
+        tiled.emplace(*vae, tiling);
+      }
+    }
+    decode(&*tiled);
   }
+  if (inTiles) *inTiles = tiled.has_value();
   return out;
 }
 
@@ -261,7 +283,8 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
     const int64_t factor = vae ? vae->factor() : 1;
     result.height = job.latentHeight * factor;
     result.width = job.latentWidth * factor;
-    result.pixels = decodePixels(context, vae, models.scaling, result.latents, result.latentShape);
+    result.pixels = decodePixels(context, vae, models.scaling, result.latents, result.latentShape,
+                                 &result.decodedInTiles);
     if (!picture.overlays.empty())
       result.pixels = overlaidAll(picture.overlays, result.pixels, result.width, result.height);
     result.timings.decode = watch.lap();

@@ -38,6 +38,11 @@ struct Models {
 struct GenerateJob {
   PromptInput prompt;  // rows: branch-major unique prompts [branches · prompts]
   int branches = 1;    // 2: without text (or with the negative prompt) first, then with it
+  /// Perturbed-attention guidance: transformer blocks, as UNet::Text counts them, of which the branch before
+  /// the last, which then has the prompt too, attends to itself.
+  std::vector<int32_t> perturbed;
+  /// The last branches, those with the prompt.
+  int prompted() const { return perturbed.empty() ? 1 : 2; }
   int64_t prompts = 1, imagesPerPrompt = 1;
   int64_t latentHeight = 64, latentWidth = 64;
   std::vector<float> timeIds;             // [rows, ids], SDXL; else empty
@@ -51,7 +56,7 @@ struct GenerateJob {
   std::optional<PictureInput> picture;  // img2img, inpainting, editing
   std::optional<UpscaleInput> upscale;  // super-resolution
   std::vector<ControlInput> controls;   // ControlNets and T2I-Adapters, as the rows' controlScales count them
-  bool guess = false;                   // ControlNets see the branch with the prompt alone
+  bool guess = false;                   // ControlNets see the branches with the prompt alone
   Variation variation;                  // of the initial noise
   std::optional<FreeU> freeU;
   bool tileX = false, tileY = false;  // every convolution of UNet and autoencoder goes round
@@ -81,6 +86,7 @@ struct GenerateResult {
   std::vector<float> latents;
   int64_t height = 0, width = 0;
   std::vector<uint8_t> pixels;  // [B, H, W, 3]
+  bool decodedInTiles = false;  // because memory was short
   Shape attentionShape;         // [B, tokens, h, w], where asked for
   std::vector<float> attention;
   Timings timings;
@@ -95,8 +101,10 @@ std::vector<float> predictedNoise(const PlanRow&, std::span<const float> x, std:
 
 /// latents [B, C, h, w] of the loop → RGB8 [B, h·f, w·f, 3]; one image at a time, to bound memory. Without an
 /// autoencoder they are pixels themselves, and f is 1.
+/// Where the memory does not suffice, large images are decoded tile by tile, which `inTiles` then tells.
 std::vector<uint8_t> decodePixels(Context&, const Autoencoder*, const LatentScaling&,
-                                  const std::vector<float>& latents, const Shape& shape);
+                                  const std::vector<float>& latents, const Shape& shape,
+                                  bool* inTiles = nullptr);
 std::vector<uint8_t> decodePixels(Context&, const Models&, const std::vector<float>& latents,
                                   const Shape& shape);
 

@@ -22,12 +22,12 @@ void check(const IpAdapter& adapter, const ImagePrompt& prompt, size_t attention
 }
 
 /// Row 0 for every entry of the branches without the picture, the last row for the others.
-Tensor perEntry(Context& context, const Tensor& x, int branches, int64_t perBranch) {
-  const int64_t rows = x.shape[0], length = x.shape[1], batch = branches * perBranch;
+Tensor perEntry(Context& context, const Tensor& x, const PromptedBatch& of) {
+  const int64_t rows = x.shape[0], length = x.shape[1], batch = of.branches * of.perBranch;
   if (rows == batch) return x;
   std::vector<int32_t> from;
   for (int64_t b = 0; b < batch; b++) {
-    const int64_t row = b < batch - perBranch ? 0 : rows - 1;
+    const int64_t row = b < batch - of.prompted * of.perBranch ? 0 : rows - 1;
     for (int64_t i = 0; i < length; i++) from.push_back(static_cast<int32_t>(row * length + i));
   }
   return reshape(gatherRows(context, x, from), {batch, length, x.shape[2]});
@@ -36,8 +36,7 @@ Tensor perEntry(Context& context, const Tensor& x, int branches, int64_t perBran
 }  // namespace
 
 void addImagePrompts(Context& context, const std::vector<std::unique_ptr<IpAdapter>>& adapters,
-                     const std::vector<ImagePrompt>& prompts, int branches, int64_t perBranch,
-                     UNet::Text& text) {
+                     const std::vector<ImagePrompt>& prompts, const PromptedBatch& batch, UNet::Text& text) {
   if (prompts.size() != adapters.size())
     throw Error(ErrorCode::InvalidArgument,
                 format("Expected image prompts for %zu IP-Adapters but received %zu; were they loaded or "
@@ -47,7 +46,7 @@ void addImagePrompts(Context& context, const std::vector<std::unique_ptr<IpAdapt
     const IpAdapter& adapter = *adapters[a];
     const ImagePrompt& prompt = prompts[a];
     check(adapter, prompt, text.size());
-    expect(prompt.rows == (branches > 1 ? 2 : 1), "rows without and with the picture");
+    expect(prompt.rows == (batch.branches > batch.prompted ? 2 : 1), "rows without and with the picture");
     const Tensor embeds = upload(context, prompt.embeds,
                                  {prompt.rows * prompt.images, prompt.states, adapter.config().embedWidth});
     const Tensor tokens = adapter.tokens(context, embeds);
@@ -55,8 +54,7 @@ void addImagePrompts(Context& context, const std::vector<std::unique_ptr<IpAdapt
     for (size_t i = 0; i < text.size(); i++)
       if (prompt.scales[i] != 0)
         text[i].images.push_back(
-            {perEntry(context, adapter.keysValues(context, joined, i), branches, perBranch),
-             prompt.scales[i]});
+            {perEntry(context, adapter.keysValues(context, joined, i), batch), prompt.scales[i]});
   }
 }
 

@@ -19,9 +19,14 @@ struct ImagePrompt {
   std::vector<float> scales;  // one per cross-attention, in the order of UNet::Text
 };
 
-/// Adds the adapters' keys and values to those of the text; the batch is branch-major, `perBranch` entries
-/// each. Every branch but the last one goes without the picture. Lives in the arena.
+/// A batch, branch-major: the last `prompted` branches have the picture.
+struct PromptedBatch {
+  int branches, prompted;
+  int64_t perBranch;  // entries
+};
+
+/// Adds the adapters' keys and values to those of the text. Lives in the arena.
 void addImagePrompts(Context&, const std::vector<std::unique_ptr<IpAdapter>>&,
-                     const std::vector<ImagePrompt>&, int branches, int64_t perBranch, UNet::Text&);
+                     const std::vector<ImagePrompt>&, const PromptedBatch&, UNet::Text&);
 
 }  // namespace nd

@@ -36,6 +36,7 @@ std::vector<Moments> encodeAll(Context& context, const Autoencoder& vae,
                                const std::vector<std::vector<float>>& pictures, int64_t height,
                                int64_t width) {
   std::vector<Moments> all;
+  const WideRange range(context.backend, vae.wideRange);
   for (const std::vector<float>& picture : pictures) {
     Arena::Scope scope(context.arena);
     const Tensor y = vae.encode(context, uploadImage(context, picture.data(), 1, 3, height, width));

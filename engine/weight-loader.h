@@ -109,6 +109,8 @@ class WeightLoader {
   }
   WeightLoader at(const std::string& list, int64_t i) const { return at(list + "." + std::to_string(i)); }
 
+  Backend& backend() const { return backend_; }
+
   Linear linear(const std::string& name, int64_t in, int64_t out, bool bias = true) const;
   /// Several projections of the same input as one: their outputs lie side by side.
   Linear linears(const std::vector<std::string>& names, int64_t in, int64_t out, bool bias) const;

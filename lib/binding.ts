@@ -28,6 +28,8 @@ export interface NativeGenerateJob {
     pooled?: Tensor | undefined
   }
   branches: number
+  /** Transformer blocks whose self-attention is perturbed in the branch before the last. */
+  perturbed?: Int32Array | undefined
   prompts: number
   imagesPerPrompt: number
   latentHeight: number
@@ -131,6 +133,8 @@ export interface NativeResult {
   pixels: Uint8Array
   width: number
   height: number
+  /** Because memory was short. */
+  decodedInTiles: boolean
   /** [images, tokens, h, w], where asked for. */
   attention?: Tensor
   timings: { text: number; encode: number; denoise: number; decode: number }
@@ -194,6 +198,7 @@ export interface NativeSession {
     noiseLevel?: Float32Array | undefined
     residuals?: readonly Tensor[] | undefined
     adapterMaps?: readonly Tensor[] | undefined
+    perturbed?: Int32Array | undefined
     blocks: boolean
   }): Promise<{ sample: Tensor; blocks?: Record<string, Tensor> }>
   vaeEncode(picture: Tensor, tiling?: VaeTiling): Promise<Tensor>

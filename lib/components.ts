@@ -3,6 +3,8 @@ import { DiffusionError, invalidArgument } from './errors.js'
 import { type NativeSession, type NativeTextOutput, translating } from './binding.js'
 import type { ImageInput } from './image.js'
 import { isTiny, pixelsPerLatent, type AutoencoderConfig } from './models/autoencoder.js'
+import type { UNetConfig } from './models/unet.js'
+import { perturbedBlocks } from './perturbed-attention.js'
 import { roundtrip, type Roundtrip } from './roundtrip.js'
 import { checkTensor, type Tensor } from './tensor.js'
 import { knownKeys } from './validate.js'
@@ -73,6 +75,8 @@ export interface UNetRequest {
   midBlockAdditionalResidual?: Tensor
   /** Added on the way down: a T2I-Adapter's features, scaled. */
   downIntrablockAdditionalResiduals?: readonly Tensor[]
+  /** Layers whose self-attention is perturbed, as txt2img's pagAppliedLayers: every pixel attends to itself alone. */
+  pagAppliedLayers?: readonly string[]
   /** Also return the output of conv_in, time_embedding, down0…, mid, up0… (default false). */
   blocks?: boolean
 }
@@ -95,7 +99,7 @@ export class UNet {
     if (timesteps.length !== 1 && timesteps.length !== batch)
       throw invalidArgument('timestep', `one number or ${batch}`, request.timestep)
     if (!this.conditional) {
-      for (const name of ['context', 'added', 'blocks'] as const)
+      for (const name of ['context', 'added', 'blocks', 'pagAppliedLayers'] as const)
         if (request[name])
           throw invalidArgument(name, 'nothing, as this model has no condition and no probes,', request[name])
       return { sample: await translating(this.owner.session().predictUnconditional(sample, timesteps)) }
@@ -132,6 +136,8 @@ export class UNet {
         noiseLevel,
         residuals: down && mid ? tensors('downBlockAdditionalResiduals', [...down, mid]) : undefined,
         adapterMaps: maps && tensors('downIntrablockAdditionalResiduals', maps),
+        perturbed:
+          request.pagAppliedLayers && perturbedBlocks(request.pagAppliedLayers, this.config as unknown as UNetConfig),
         blocks: request.blocks ?? false
       })
     )

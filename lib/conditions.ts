@@ -22,15 +22,22 @@ export interface TextTraits {
 
 type NativePrompt = NativeGenerateJob['prompt']
 
-/** Rows are branch-major: the negative prompts for every branch but the last, then the prompts. */
+/** Branches of a call: those without the prompt first, then those with it. */
+export interface Branches {
+  readonly branches: number
+  readonly prompted: number
+}
+
+/** Rows are branch-major: the negative prompts for every branch without the prompt, then the prompts. */
 export const promptInput = (
   options: ResolvedOptions,
-  branches: number,
+  { branches, prompted }: Branches,
   traits: TextTraits,
   warn: (message: string) => void
 ): NativePrompt => {
   const rows = options.prompts.length * branches
-  const unguided = branches - 1
+  const unguided = branches - prompted
+  const negativeRows = unguided * options.prompts.length
   // diffusers' clip_skip counts from the layer that the family uses, and leaves negative prompts alone.
   const usual = traits.xl ? 1 : 0
   const base = {
@@ -39,13 +46,13 @@ export const promptInput = (
     length: 77,
     encoders: [],
     skip: usual + (options.clipSkip ?? 0),
-    negativeRows: rows - options.prompts.length,
+    negativeRows,
     negativeSkip: usual,
     normSkipped: !traits.xl
   }
   if (options.clipSkip !== undefined && !traits.tokenizers.every((tokenizer) => tokenizer instanceof ClipTokenizer))
     throw unsupported("clipSkip is for models with CLIP's text encoder; this one has another")
-  if (options.promptEmbeds) return { ...base, ...givenEmbeds(options, unguided, traits.xl) }
+  if (options.promptEmbeds) return { ...base, ...givenEmbeds(options, unguided, prompted, traits.xl) }
 
   if (traits.tokenizers.length === 0)
     throw unsupported('This model has no text encoder of its own: give promptEmbeds, as the first stage made them')
@@ -54,7 +61,7 @@ export const promptInput = (
     const second = traits.promptOf[i] === 1
     const negative = (second ? options.negativePrompts2 : options.negativePrompts) ?? empty()
     const positive = second ? options.prompts2 : options.prompts
-    const texts = [...repeated(negative, unguided), ...positive].map((t) =>
+    const texts = [...repeated(negative, unguided), ...repeated(positive, prompted)].map((t) =>
       traits.lowerCase ? t.toLowerCase().trim() : t
     )
     const all = texts.map((text) => tokenizePrompt(tokenizer, text, { weights: options.promptWeighting }))
@@ -81,7 +88,7 @@ export const promptInput = (
     return { ids, weights }
   })
   const zero = unguided > 0 && traits.zerosForEmpty && options.negativePrompts === undefined
-  const zeroRows = zero ? Array.from({ length: rows }, (_, r) => r < rows - options.prompts.length) : undefined
+  const zeroRows = zero ? Array.from({ length: rows }, (_, r) => r < negativeRows) : undefined
   return { ...base, chunks, length, encoders, zeroRows }
 }
 
@@ -98,16 +105,21 @@ const stacked = (parts: readonly Tensor[]): Tensor => {
   return { data, shape }
 }
 
-const givenEmbeds = (o: ResolvedOptions, unguided: number, xl: boolean): Pick<NativePrompt, 'embeds' | 'pooled'> => {
+const givenEmbeds = (
+  o: ResolvedOptions,
+  unguided: number,
+  prompted: number,
+  xl: boolean
+): Pick<NativePrompt, 'embeds' | 'pooled'> => {
   const positive = checkTensor('promptEmbeds', o.promptEmbeds, [null, null, null])
   const [count, tokens, width] = positive.shape as [number, number, number]
-  const parts = [positive]
+  const parts = repeated([positive], prompted)
   if (unguided > 0) {
     const negative = checkTensor('negativePromptEmbeds', o.negativePromptEmbeds, [count, tokens, width])
     parts.unshift(...repeated([negative], unguided))
   }
   if (!xl) return { embeds: stacked(parts) }
-  const pooled = [checkTensor('pooledPromptEmbeds', o.pooledPromptEmbeds, [count, null])]
+  const pooled = repeated([checkTensor('pooledPromptEmbeds', o.pooledPromptEmbeds, [count, null])], prompted)
   if (unguided > 0)
     pooled.unshift(
       checkTensor('negativePooledPromptEmbeds', o.negativePooledPromptEmbeds, [count, pooled[0]!.shape[1]!])
@@ -115,11 +127,13 @@ const givenEmbeds = (o: ResolvedOptions, unguided: number, xl: boolean): Pick<Na
   return { embeds: stacked(parts), pooled: stacked(pooled) }
 }
 
-const rowsOfIds = (o: ResolvedOptions, guided: boolean, positive: number[], negative: number[]): Float32Array =>
-  Float32Array.from([...(guided ? o.prompts.map(() => negative) : []), ...o.prompts.map(() => positive)].flat())
+const rowsOfIds = (o: ResolvedOptions, of: Branches, positive: number[], negative: number[]): Float32Array => {
+  const rows = Array.from({ length: of.branches }, (_, b) => (b < of.branches - of.prompted ? negative : positive))
+  return Float32Array.from(rows.flatMap((row) => o.prompts.flatMap(() => row)))
+}
 
 /** SDXL's micro-conditions (Podell et al. 2023, section 2.2), a row of six per prompt row; sizes are [height, width]. */
-export const timeIds = (o: ResolvedOptions, guided: boolean): Float32Array => {
+export const timeIds = (o: ResolvedOptions, of: Branches): Float32Array => {
   const size = [o.height, o.width] as const
   const positive = [...(o.originalSize ?? size), ...(o.cropsCoordsTopLeft ?? [0, 0]), ...(o.targetSize ?? size)]
   // As diffusers: the negative ones count only where both sizes are given.
@@ -127,7 +141,7 @@ export const timeIds = (o: ResolvedOptions, guided: boolean): Float32Array => {
     o.negativeOriginalSize && o.negativeTargetSize
       ? [...o.negativeOriginalSize, ...(o.negativeCropsCoordsTopLeft ?? [0, 0]), ...o.negativeTargetSize]
       : positive
-  return rowsOfIds(o, guided, positive, negative)
+  return rowsOfIds(o, of, positive, negative)
 }
 
 /**
@@ -136,7 +150,7 @@ export const timeIds = (o: ResolvedOptions, guided: boolean): Float32Array => {
  */
 export const pictureTimeIds = (
   o: ResolvedOptions,
-  guided: boolean,
+  of: Branches,
   scores: readonly [positive: number, negative: number] | undefined
 ): Float32Array => {
   const size = [o.height, o.width] as const
@@ -147,10 +161,10 @@ export const pictureTimeIds = (
   if (scores) {
     const negativeCrop = o.negativeCropsCoordsTopLeft ?? [0, 0]
     const negative = [...negativeOriginal, ...negativeCrop, scores[1]]
-    return rowsOfIds(o, guided, [...original, ...crop, scores[0]], negative)
+    return rowsOfIds(o, of, [...original, ...crop, scores[0]], negative)
   }
   const negative = [...negativeOriginal, ...crop, ...(o.negativeTargetSize ?? target)]
-  return rowsOfIds(o, guided, [...original, ...crop, ...target], negative)
+  return rowsOfIds(o, of, [...original, ...crop, ...target], negative)
 }
 
 /** Embedding of the guidance scale for guidance-distilled models (Meng et al. 2022; diffusers get_guidance_scale_embedding). */

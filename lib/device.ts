@@ -40,6 +40,11 @@ export const chooseDevice = (device: string, dtype: string): { device: string; r
   return { device: 'cpu', reason }
 }
 
-/** What a GPU computes in where nothing was asked for: Stable Diffusion XL's autoencoder overflows in float16. */
-export const chooseDtype = (asked: string | undefined, xl: boolean, vae: AutoencoderConfig | undefined): string =>
-  asked ?? (xl && vae && 'forceUpcast' in vae && vae.forceUpcast ? 'bfloat16' : 'auto')
+/**
+ * The autoencoder as it is loaded: Stable Diffusion XL's overflows in float16, so that a GPU computes it, and only it, in
+ * bfloat16. Families before have the entry of the configuration as well, as its default, and are not concerned.
+ */
+export const inItsRange = <V extends { readonly config: AutoencoderConfig }>(vae: V, xl: boolean): V => ({
+  ...vae,
+  config: { ...vae.config, wideRange: xl && 'forceUpcast' in vae.config && vae.config.forceUpcast }
+})

@@ -4,6 +4,7 @@ import { invalidArgument } from './errors.js'
 import { loadImage, type ImageInput, type LoadedImage } from './image.js'
 import { checkTensor, type Tensor } from './tensor.js'
 import { resolveOptions, type PipelineTraits, type ResolvedOptions, type Txt2ImgOptions } from './txt2img-options.js'
+import { perturbedAttentionNames, type PerturbedAttentionOptions } from './perturbed-attention.js'
 import { repaintNames, resolveRepaint, type RepaintOptions, type ResolvedRepaint } from './repaint-options.js'
 import { finite, oneOf } from './validate.js'
 
@@ -56,7 +57,9 @@ export interface InpaintOptions
 
 /** diffusers' StableDiffusionInstructPix2PixPipeline (Brooks et al. 2023): the prompt says what to change. Default 100 steps. */
 export interface EditOptions
-  extends Omit<Txt2ImgOptions, 'guidanceRescale' | 'hires' | keyof ControlOptions>, ResizeOptions {
+  extends
+    Omit<Txt2ImgOptions, 'guidanceRescale' | 'hires' | keyof ControlOptions | keyof PerturbedAttentionOptions>,
+    ResizeOptions {
   image: PictureInput
   /** How strongly to keep to the picture, from 1; below, and with guidanceScale ≤ 1, there is no guidance. Default 1.5. */
   imageGuidanceScale?: number
@@ -229,7 +232,7 @@ export const resolveEdit = async (o: EditOptions, traits: PictureTraits): Promis
     {
       name: 'edit',
       extra: ['image', 'imageGuidanceScale', 'resizeMode'],
-      without: ['guidanceRescale', 'hires', ...controlOptionNames],
+      without: ['guidanceRescale', 'hires', ...controlOptionNames, ...perturbedAttentionNames],
       steps: 100,
       sizeMultiple: traits.factor
     }

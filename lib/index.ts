@@ -1,5 +1,6 @@
 /** node-diffusion: Stable Diffusion for Node.js. */
 export { Pipeline, type LoadOptions, type TaskOptions } from './pipeline.js'
+export { PipelinePool, type PoolOptions } from './pool.js'
 export type { StreamEvent } from './stream.js'
 export type { CallLora, LoadedLora, LoadLoraOptions, LoraStrength } from './adapters/loras.js'
 export type { LoadTextualInversionOptions, TextualInversion } from './adapters/textual-inversion.js'

@@ -17,6 +17,7 @@ export const modelsOf = (folder: ModelFolder, own: OfPipeline): Txt2ImgModels =>
   const sample = unet.sampleSize
   return {
     ...own,
+    unet,
     xl,
     factor,
     defaultSize: { width: (sample?.width ?? 64) * factor, height: (sample?.height ?? 64) * factor },

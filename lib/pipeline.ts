@@ -16,7 +16,7 @@ import {
   type ControlOptions,
   type ResolvedControls
 } from './control-options.js'
-import { chooseDevice, chooseDtype } from './device.js'
+import { chooseDevice, inItsRange } from './device.js'
 import { disposedError, TextEncoder, UNet, Vae } from './components.js'
 import { invalidArgument, unsupported } from './errors.js'
 import { addNoise, type AddNoiseOptions, type AddNoiseResult } from './forward-diffusion.js'
@@ -157,7 +157,7 @@ export class Pipeline extends WithIpAdapters {
       [folder.textEncoder2, folder.tokenizer2] as const
     ].flatMap(([encoder, tokenizer]) => (encoder && tokenizer ? [loadTokenizer(encoder.kind, tokenizer)] : []))
 
-    const dtype = chooseDtype(options.dtype, isSdxl(folder.className), folder.vae?.config)
+    const dtype = options.dtype ?? 'auto'
     const session = translatingSync(() => new (native().Session)({ device: choice.device, threads, dtype }))
     const parts: [kind: NativeComponent, component: Component<object>][] = [
       ...loadedEncoders(folder).map(
@@ -165,7 +165,9 @@ export class Pipeline extends WithIpAdapters {
           ['textEncoder', { ...e, config: { kind, ...e.config } }] as [NativeComponent, Component<object>]
       ),
       [isUnconditional(folder) ? 'unconditional' : 'unet', folder.unet],
-      ...(folder.vae ? [['vae', folder.vae] as [NativeComponent, Component<object>]] : [])
+      ...(folder.vae
+        ? [['vae', inItsRange(folder.vae, isSdxl(folder.className))] as [NativeComponent, Component<object>]]
+        : [])
     ]
     try {
       for (const [i, [kind, component]] of parts.entries()) {

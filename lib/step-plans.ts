@@ -1,14 +1,18 @@
 /** From a call's options to its step plan, and to what the loop starts with. */
 import type { NativeGenerateJob } from './binding.js'
+import { unsupported } from './errors.js'
 import type { ResolvedPicture } from './img2img-options.js'
+import { pagScaleAt } from './perturbed-attention.js'
 import type { PlanOptions, Scheduler } from './schedulers/index.js'
-import type { StepPlan } from './step-plan.js'
+import type { PlanRow, StepPlan } from './step-plan.js'
 import type { ResolvedOptions } from './txt2img-options.js'
 
 export interface CompiledCall {
   readonly plan: StepPlan
-  /** 1 without guidance; else the unguided ones come first, the one with the prompt last. */
+  /** 1 without guidance; else the unguided ones come first, those with the prompt last. */
   readonly branches: number
+  /** How many have the prompt: 1, or 2 where the first of them has perturbed attention. */
+  readonly prompted: number
   readonly picture: NativeGenerateJob['picture']
 }
 
@@ -33,6 +37,16 @@ const guidanceWeights = (o: ResolvedOptions, picture: ResolvedPicture | undefine
   return picture.imageGuidanceScale >= 1 ? [picture.imageGuidanceScale - o.guidanceScale, o.guidanceScale] : []
 }
 
+/**
+ * Perturbed-attention guidance beside that of the prompt: m₀ + g (m − m₀) + s (m − m̃) with m̃ of the perturbed branch, which
+ * comes before the last; m + s (m − m̃) = m̃ + (1 + s) (m − m̃) without the prompt's.
+ */
+const pagWeights = (weights: readonly number[], o: ResolvedOptions, { timestep }: PlanRow): readonly number[] => {
+  if (!o.pag) return weights
+  const scale = pagScaleAt(o.pag, timestep)
+  return weights.length === 0 ? [1 + scale] : [-scale, weights[0]! + scale]
+}
+
 /** diffusers' LatentConsistencyModelImg2ImgPipeline hands strength to set_timesteps, where the class takes it. */
 const strengthOption = (
   scheduler: Scheduler,
@@ -53,7 +67,9 @@ export const compile = (
   traits: PlanTraits
 ): CompiledCall => {
   const weights = guidanceWeights(o, picture, traits)
-  const branches = weights.length + 1
+  if (o.pag && picture?.task === 'edit') throw unsupported('pagScale is not for edit')
+  const prompted = o.pag ? 2 : 1
+  const branches = weights.length + prompted
   const nothing = picture?.task === 'img2img' && picture.strength === 0 && picture.denoisingStart === undefined
   const options: PlanOptions = {
     eta: o.eta ?? 0,
@@ -65,10 +81,11 @@ export const compile = (
     blend: picture?.task === 'inpaint' && traits.extraChannels === 0 ? true : undefined
   }
   const unguided = nothing ? { initNoiseSigma: 1, rows: [] } : scheduler.plan(o.steps, options)
-  const plan = weights.length
-    ? { ...unguided, rows: unguided.rows.map((row) => ({ ...row, guidance: weights })) }
-    : unguided
-  if (!picture) return { plan, branches, picture: undefined }
+  const plan =
+    branches > 1
+      ? { ...unguided, rows: unguided.rows.map((row) => ({ ...row, guidance: pagWeights(weights, o, row) })) }
+      : unguided
+  if (!picture) return { plan, branches, prompted, picture: undefined }
 
   const clean = nothing || picture.denoisingStart !== undefined
   const pure = picture.task === 'edit' || (picture.task === 'inpaint' && picture.strength === 1)
@@ -76,5 +93,5 @@ export const compile = (
   const [alpha, sigma] = start === 'noised' ? scheduler.startLevel : [1, 0]
   const { task, pictures, masks, latents, resizeMode, repaint } = picture
   const input = { task, pictures, masks, latents: latents?.data, start, alpha, sigma, resizeMode, repaint } as const
-  return { plan, branches, picture: input }
+  return { plan, branches, prompted, picture: input }
 }

@@ -4,6 +4,7 @@ import { controlOptionNames, type ControlOptions } from './control-options.js'
 import { invalidArgument, unsupported } from './errors.js'
 import { loadImage, type ImageInput } from './image.js'
 import type { PictureInput } from './img2img-options.js'
+import { perturbedAttentionNames } from './perturbed-attention.js'
 import { Scheduler } from './schedulers/index.js'
 import { checkTensor, type Tensor } from './tensor.js'
 import { resolveOptions, type PipelineTraits, type ResolvedOptions, type Txt2ImgOptions } from './txt2img-options.js'
@@ -11,7 +12,14 @@ import { integerIn } from './validate.js'
 import { variationNames, type VariationOptions } from './variation.js'
 
 /** Options of txt2img that speak of an autoencoder, or of a UNet as Stable Diffusion's is built. */
-const latentOptions = ['hires', 'freeU', 'vaeTiling', 'vaeSlicing', 'attentionMaps'] as const
+const latentOptions = [
+  'hires',
+  'freeU',
+  'vaeTiling',
+  'vaeSlicing',
+  'attentionMaps',
+  ...perturbedAttentionNames
+] as const
 
 /** @throws DiffusionError ERR_ND_UNSUPPORTED where txt2img is asked for what models that paint pixels have not */
 export const checkPixelOptions = (o: ResolvedOptions): void => {

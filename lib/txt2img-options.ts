@@ -4,6 +4,12 @@ import { controlOptionNames, type ControlOptions } from './control-options.js'
 import { invalidArgument } from './errors.js'
 import type { DiffusionImage } from './image.js'
 import type { IpAdapterInput } from './ip-adapter.js'
+import {
+  perturbedAttentionNames,
+  resolvePag,
+  type PerturbedAttentionOptions,
+  type ResolvedPag
+} from './perturbed-attention.js'
 import type { Scheduler } from './schedulers/index.js'
 import { checkFreeU, type FreeU } from './free-u.js'
 import { resolveHires, type HiresOptions, type ResolvedHires } from './hires-options.js'
@@ -13,7 +19,7 @@ import { resolveVariation, variationNames, type ResolvedVariation, type Variatio
 import { bool, finite, integerIn, knownKeys, oneOf, pairOfIntegers, seedOf } from './validate.js'
 
 /** diffusers' arguments in camelCase (num_inference_steps is `steps`, num_images_per_prompt is `count`, generator is `seed`). */
-export interface Txt2ImgOptions extends VariationOptions, ControlOptions, IpAdapterInput {
+export interface Txt2ImgOptions extends VariationOptions, ControlOptions, IpAdapterInput, PerturbedAttentionOptions {
   /** Several prompts make one batch. */
   prompt?: string | readonly string[]
   /** One for all, or one per prompt; default empty. */
@@ -167,6 +173,7 @@ const known: readonly (keyof Txt2ImgOptions)[] = [
   'attentionMaps',
   'onStep',
   'freeU',
+  ...perturbedAttentionNames,
   ...controlOptionNames,
   'hires',
   ...variationNames,
@@ -223,6 +230,7 @@ export interface ResolvedOptions extends Omit<
   readonly seeds: readonly bigint[]
   readonly rng: 'cpu' | 'cuda'
   readonly variation: ResolvedVariation
+  readonly pag: ResolvedPag | undefined
   readonly hires: ResolvedHires | undefined
   readonly promptWeighting: boolean
   readonly outputType: 'image' | 'latent'
@@ -328,6 +336,7 @@ export const resolveOptions = (
     count,
     batch,
     seeds,
+    pag: resolvePag(o),
     variation: resolveVariation(o, batch, traits.factor, randomSeed),
     hires: o.hires === undefined ? undefined : resolveHires(o.hires, { width, height, steps }, multiple),
     rng: oneOf('rng', o.rng ?? 'cpu', ['cpu', 'cuda']),

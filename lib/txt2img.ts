@@ -9,12 +9,14 @@ import type { DiffusionImage } from './image.js'
 import type { PictureTraits, ResolvedPicture } from './img2img-options.js'
 import type { IpAdapters } from './ip-adapter.js'
 import { formatParameters } from './infotext.js'
+import { perturbedBlocks } from './perturbed-attention.js'
 import { createScheduler, type Scheduler } from './schedulers/index.js'
 import type { StepPlan } from './step-plan.js'
 import { compile, type PlanTraits } from './step-plans.js'
 import { checkTensor, type Tensor } from './tensor.js'
 import { resolveTiling, tilingWarning } from './vae-tiling.js'
 import type { AutoencoderConfig } from './models/autoencoder.js'
+import type { UNetConfig } from './models/unet.js'
 import { runJob, splitPictures } from './run-job.js'
 import type { ResolvedOptions } from './txt2img-options.js'
 import { repaintFields } from './repaint-options.js'
@@ -54,6 +56,7 @@ export interface Txt2ImgModels extends PictureTraits, TextTraits, PlanTraits {
   /** Undefined where the model paints pixels. */
   readonly autoencoder: AutoencoderConfig | undefined
   readonly hasPreviewVae: boolean
+  readonly unet: UNetConfig
   /** For the pictures' `parameters` text. */
   readonly name: string
 }
@@ -84,9 +87,10 @@ export const generate = async (
     typeof o.scheduler === 'string'
       ? createScheduler(o.scheduler, models.scheduler.toJSON())
       : (o.scheduler ?? models.scheduler)
-  const { plan: own, branches, picture: input } = compile(o, scheduler, picture, models)
+  const compiled = compile(o, scheduler, picture, models)
+  const { plan: own, branches, prompted, picture: input } = compiled
   const plan = controls ? withControlScales(own, controls) : own
-  const guided = branches > 1
+  const guided = branches > prompted
   warnings.push(...(scheduler === models.scheduler ? [] : scheduler.warnings))
   const latentHeight = Math.floor(o.height / models.factor)
   const latentWidth = Math.floor(o.width / models.factor)
@@ -102,13 +106,14 @@ export const generate = async (
   const imagePrompts = reading && (await reading)
   o.signal?.throwIfAborted()
   const job: NativeGenerateJob = {
-    prompt: promptInput(o, branches, models, (message) => warnings.push(message)),
+    prompt: promptInput(o, compiled, models, (message) => warnings.push(message)),
     branches,
+    perturbed: o.pag && perturbedBlocks(o.pag.layers, models.unet),
     prompts: o.prompts.length,
     imagesPerPrompt: o.count,
     latentHeight,
     latentWidth,
-    timeIds: !models.xl ? undefined : picture ? pictureTimeIds(o, guided, picture.scores) : timeIds(o, guided),
+    timeIds: !models.xl ? undefined : picture ? pictureTimeIds(o, compiled, picture.scores) : timeIds(o, compiled),
     timeCond: models.timeCondWidth > 0 ? guidanceEmbedding(o.guidanceScale, models.timeCondWidth) : undefined,
     imagePrompts,
     plan,
@@ -134,6 +139,10 @@ export const generate = async (
   // 2. Run it.
   const result = await runJob(o, (onStep) => models.adapters.around((session) => session.generate(job, onStep)))
 
+  if (result.decodedInTiles)
+    warnings.push(
+      'Memory was short: the picture was decoded tile by tile, which changes it a little (option vaeTiling)'
+    )
   if (o.attentionMaps && !result.attention) warnings.push('No step ran that attentionMaps could be made of')
 
   // 3. The pictures.
@@ -200,6 +209,7 @@ export const parametersText = (
   if (o.rng === 'cpu') other['RNG'] = 'CPU'
   if (o.eta) other['Eta'] = String(o.eta)
   if (o.guidanceRescale) other['CFG Rescale'] = String(o.guidanceRescale)
+  if (o.pag) other['PAG scale'] = String(o.pag.scale)
   if (picture && picture.task !== 'edit' && picture.denoisingStart === undefined)
     other['Denoising strength'] = String(picture.strength)
   if (picture?.task === 'edit') other['Image CFG scale'] = String(picture.imageGuidanceScale)

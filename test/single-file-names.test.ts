@@ -9,7 +9,7 @@ import { parseUNetConfig } from '#lib/models/unet.js'
 import { parseVaeConfig } from '#lib/models/vae.js'
 import { createScheduler } from '#lib/schedulers/index.js'
 import { reference } from './support/paths.js'
-import { folderShapes, rawTensors, rejects, type Shapes, singleFileShapes } from './support/single-file.js'
+import { folderShapes, rawTensors, refinerFile, rejects, type Shapes, singleFileShapes } from './support/single-file.js'
 
 const test = suite('single-file-names')
 
@@ -157,6 +157,48 @@ const readFolderScheduler = async (name: string): Promise<{ _class_name: string 
   })
   return { ...scheduler.config, _class_name: scheduler.className }
 }
+
+test("SDXL's refiner at its real size", async () => {
+  const folder = folderShapes('sdxl-refiner')
+  const shapes = Object.fromEntries(
+    refinerFile(Object.entries(folder['unet']!), Object.entries(singleFileShapes('sdxl')))
+  )
+  const model = await describe(shapes)
+  checkNames(model, shapes, folder)
+  assert.is(model.className, 'StableDiffusionXLImg2ImgPipeline')
+  assert.ok(model.requiresAestheticsScore)
+  assert.not.ok(model.forceZerosForEmptyPrompt)
+  const [down, up] = ['CrossAttnDownBlock2D', 'CrossAttnUpBlock2D']
+  const expected = parseUNetConfig(
+    {
+      block_out_channels: [384, 768, 1536, 1536],
+      down_block_types: ['DownBlock2D', down, down, 'DownBlock2D'],
+      up_block_types: ['UpBlock2D', up, up, 'UpBlock2D'],
+      cross_attention_dim: 1280,
+      attention_head_dim: [6, 12, 24, 24],
+      transformer_layers_per_block: 4,
+      use_linear_projection: true,
+      addition_embed_type: 'text_time',
+      addition_time_embed_dim: 256,
+      projection_class_embeddings_input_dim: 2560,
+      sample_size: 128
+    },
+    'expected'
+  )
+  const attending = (unet: typeof expected) =>
+    unet.levels.map((level) => ({
+      ...level,
+      ...(level.heads ? {} : { transformerLayers: 0 }),
+      ...(level.upHeads ? {} : { upTransformerLayers: 0 })
+    }))
+  assert.equal(
+    { ...model.unet.config, levels: attending(model.unet.config) },
+    { ...expected, levels: attending(expected) }
+  )
+  assert.is(model.textEncoder, null)
+  assert.equal(model.textEncoder2!.config, real('sdxl').text2)
+  assert.equal(model.vae!.config, real('sdxl').vae)
+})
 
 test('an inpainting UNet is recognised', async () => {
   const shapes = singleFileShapes('sd15-inpaint')

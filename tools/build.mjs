@@ -81,7 +81,13 @@ const buildNative = async () => {
       '--log-level',
       'warn'
     ])
-  await cmakeJs('configure', '--CDND_TESTS=ON', '--CDCMAKE_EXPORT_COMPILE_COMMANDS=ON', `--CDND_CUDA=${cuda}`)
+  await cmakeJs(
+    'configure',
+    '--CDND_TESTS=ON',
+    '--CDCMAKE_EXPORT_COMPILE_COMMANDS=ON',
+    `--CDND_CUDA=${cuda}`,
+    `--CDND_CUDA_STRICT=${process.env.ND_CUDA_STRICT ?? 'OFF'}`
+  )
   await cmakeJs('build', '--parallel', jobs)
 }
 

@@ -59,14 +59,15 @@ struct Image {
   /// The factor that guidanceRescale puts on m.
   double rescale() const {
     if (args.guidanceRescale == 0 || args.branches < 2) return 1;
-    const double text = standardDeviation(count, [&](int64_t i) -> double { return output(1)[i]; });
+    const double text =
+        standardDeviation(count, [&](int64_t i) -> double { return output(args.branches - 1)[i]; });
     const double all = standardDeviation(count, [&](int64_t i) { return guided(i); });
     return args.guidanceRescale * (text / all) + (1 - args.guidanceRescale);
   }
   /// What n is multiplied by where the model predicts its variance.
   double noiseScale(int64_t i) const {
     if (!row.learnedRange) return 1;
-    const double v = (output(args.branches > 1 ? 1 : 0)[count + i] + 1.0) / 2;
+    const double v = (output(args.branches - 1)[count + i] + 1.0) / 2;
     return std::exp(0.5 * (v * row.learnedRange->second + (1 - v) * row.learnedRange->first));
   }
 };

@@ -16,6 +16,8 @@ ND_DEVICE float activate(float x, Activation activation) {
       return fastDivide(x, 1 + fastExp(-1.702f * x));
     case Activation::Relu:
       return x < 0 ? 0.0f : x;  // NaN stays
+    case Activation::GeluTanh:
+      return 0.5f * x * (1 + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
     default:
       return x;
   }

@@ -155,8 +155,8 @@ bool wide(const Tensor& t) { return reinterpret_cast<uintptr_t>(t.data) % 16 == 
 bool hopperAttentionFits(const AttentionArgs& a) {
   const int64_t d = a.q.shape[2] / a.heads;
   // The text's 77 keys would fill 60% of a tile.
-  return d % 8 == 0 && d <= 160 && a.k.shape[1] >= 96 && a.q.shape[1] >= 64 && wide(a.q) && wide(a.k) &&
-         wide(a.v);
+  return !a.bias && d % 8 == 0 && d <= 160 && a.k.shape[1] >= 96 && a.q.shape[1] >= 64 && wide(a.q) &&
+         wide(a.k) && wide(a.v);
 }
 
 template <class T>

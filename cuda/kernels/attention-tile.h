@@ -10,6 +10,8 @@ template <class T>
 struct AttentionParams {
   Global<const T> q, k, v;
   Global<T> y;
+  Global<const float> bias;  // [B, heads, lq, lk] or null
+  int64_t biasBatch;         // elements from image to image; 0: one for all
   int64_t qStride, kStride, vStride, yStride;
   int lq, lk, d;
   float scale;  // times log2(e): weights are powers of 2
@@ -17,6 +19,27 @@ struct AttentionParams {
   bool wide;   // q, k and v allow 16-byte copies
   bool pairs;  // rows of y allow 4-byte stores
 };
+
+/// Adds the bias of 16 rows, in units of what the scale makes of a score. `bias` is that of the image and
+/// head.
+template <class P, class T>
+ND_DEVICE void addBias(const AttentionParams<T>& p, float (&s)[P::kKeys / 8][4], Global<const float> bias,
+                       int query, int key) {
+  const float unit = 1.44269504f / p.scale;
+#pragma unroll
+  for (int h = 0; h < 2; h++) {
+    if (query + 8 * h >= p.lq) continue;
+    const Global<const float> row = bias + static_cast<int64_t>(query + 8 * h) * p.lk;
+#pragma unroll
+    for (int j = 0; j < P::kKeys / 8; j++)
+#pragma unroll
+      for (int e = 0; e < 2; e++) {
+        const int column = key + 8 * j + laneId() % 4 * 2 + e;
+        // Where everything is hidden the weights are equal, as they are without the bound.
+        if (column < p.lk) s[j][2 * h + e] += fmaxf(row[column] * unit, -1e30f);
+      }
+  }
+}
 
 /// Turns 16 rows of scores into weights under their new maxima, and rescales what was summed under the old
 /// ones. A lane has rows g and g + 8: [h] below.

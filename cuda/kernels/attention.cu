@@ -1,5 +1,5 @@
-// y[i] = Σ_j softmax_j(scale · q_i · k_j) v_j per head: q [B, Lq, heads·d], k and v [B, Lk, heads·d] → y [B,
-// Lq, heads·d].
+// y[i] = Σ_j softmax_j(scale · q_i · k_j + bias_ij) v_j per head: q [B, Lq, heads·d], k and v [B, Lk,
+// heads·d] → y [B, Lq, heads·d].
 //
 // A block has a tile of queries in shared memory and walks over tiles of keys. A warp keeps 16 (or 32) rows
 // of scores, their running maxima and sums, and the rows of y in registers; the weights of a tile go from the
@@ -36,6 +36,12 @@ struct Plan {
   static constexpr int kPitch = kDepth + 8;  // elements; an odd number of 16-byte chunks: no bank conflicts
   static constexpr int kColumnTiles = kWidth / kGroups / 8;  // of a warp
   static constexpr uint32_t kBytes = (kQueries + 2 * kKeys) * kPitch * 2;
+  static constexpr bool kBiased = false;
+};
+/// Kernels of their own, so that the others have the registers.
+template <class P>
+struct Biased : P {
+  static constexpr bool kBiased = true;
 };
 
 /// Rows first to first + kRows − 1 of one head, zero beyond `rows` and beyond column d.
@@ -155,6 +161,12 @@ __global__ void __launch_bounds__(P::kThreads) attentionKernel(const AttentionPa
     syncThreads();  // the values are there, and nobody needs these keys any more
     if (key + P::kKeys < seen) loadRows<P, P::kKeys>(p, k, keys, p.kStride, key + P::kKeys, p.lk);
     asyncCommit();
+    if constexpr (P::kBiased) {
+      const Global<const float> bias =
+          p.bias + (batch * p.biasBatch + static_cast<int64_t>(blockIdx.y) * p.lq * p.lk);
+#pragma unroll
+      for (int i = 0; i < P::kRowTiles; i++) addBias<P>(p, s[i], bias, q0 + rows + 16 * i + lane / 4, key);
+    }
 #pragma unroll
     for (int i = 0; i < P::kRowTiles; i++)
       softmaxTile<P>(s[i], o[i], maximum[i], sum[i], p.scale, q0 + rows + 16 * i + lane / 4, key, p.lk,
@@ -198,9 +210,18 @@ static void attentionOf(const Launch& launch_, const AttentionArgs& a) {
   };
   p.wide = wide(a.q) && wide(a.k) && wide(a.v);
   p.pairs = reinterpret_cast<uintptr_t>(a.y.data) % 4 == 0 && a.y.stride % 2 == 0 && d % 2 == 0;
+  if (a.bias) {
+    p.bias = Global<const float>(a.bias->f32());
+    p.biasBatch = a.bias->shape[0] == 1 ? 0 : heads * p.lq * p.lk;
+  }
   if (p.lq == 0 || p.lk == 0 || batch == 0) return;
   if (launch_.capability == 90 && hopperAttentionFits(a)) return attentionHopper<T>(launch_, a, p);
 
+  if (a.bias) {  // text encoders: small
+    if (d <= 64) return run<Biased<Plan<64, 32, 4, 1>>>(launch_, p, heads, batch);
+    if (d <= 160) return run<Biased<Plan<160, 32, 8, 1>>>(launch_, p, heads, batch);
+    return run<Biased<Plan<512, 16, 8, 1, 2>>>(launch_, p, heads, batch);
+  }
   // The narrowest that holds the width. 32 rows per warp, where the registers allow it, halve what is read of
   // k and v from shared memory, which 16 rows use as fast as it can be read.
   if (d <= 40) return run<Plan<40, 64, 4, 2>>(launch_, p, heads, batch);

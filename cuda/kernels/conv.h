@@ -11,4 +11,11 @@ namespace nd::cuda {
 void conv(const Launch& launch, DType type, const ConvArgs& args, const void* weight, int64_t pitch,
           const float* bias);
 
+/// Whether a convolution may be computed as four of 2 × 2 over x itself: 3 × 3 over x enlarged to twice its
+/// size.
+bool isEnlarged(const ConvArgs& args);
+/// conv() with the weight that foldWeight() made: [4, N, 2, 2, C1 + C2].
+void convEnlarged(const Launch& launch, DType type, const ConvArgs& args, const void* folded, int64_t pitch,
+                  const float* bias);
+
 }  // namespace nd::cuda

@@ -16,20 +16,27 @@ template <class T>
 struct Params {
   Rows<const T> x, skip;
   Rows<T> y;
+  Rows<const T> modulation;  // [B, 2C] or null
   Global<const float> gamma, beta;
   Global<float> moments;  // Ranges: [B, ranges, groups, 2], mean and squared deviations
   uint32_t c1, channels, groups, size, pixels, ranges, pixelsPerRange;
   float epsilon;
-  bool silu;
+  Activation activation;
 
   ND_DEVICE Global<const T> input(uint32_t row, uint32_t channel) const {
     return channel < c1 ? x.at(row, channel) : skip.at(row, channel - c1);
   }
+  /// What a channel of image b is scaled by and what is added to it, the modulation included.
+  ND_DEVICE Float2 affine(uint32_t b, uint32_t channel) const {
+    const float g = gamma[channel], shift = beta[channel];
+    if (!modulation.data) return {g, shift};
+    const float by = 1 + toFloat(static_cast<T>(modulation.at(b, channel)[0]));
+    return {g * by, shift * by + toFloat(static_cast<T>(modulation.at(b, channels + channel)[0]))};
+  }
 };
 
-ND_DEVICE float finish(float value, float mean, float scale, float gamma, float beta, bool silu) {
-  const float y = (value - mean) * scale * gamma + beta;
-  return silu ? activate(y, Activation::Silu) : y;
+ND_DEVICE float finish(float value, float mean, float scale, Float2 affine, Activation activation) {
+  return activate((value - mean) * scale * affine.x + affine.y, activation);
 }
 
 /// Walks over the group's elements in steps of the block, N (1 or 2) channels at a time, without divisions.
@@ -87,11 +94,11 @@ __global__ void residentKernel(Params<T> p) {
     const Global<T> to = p.y.at(row0 + w.pixel, channel);
     if constexpr (N == 2) {
       const Float2 v = unpack2<T>(load4(kept + at));
-      store4(to, pack2<T>(finish(v.x, mean, scale, p.gamma[channel], p.beta[channel], p.silu),
-                          finish(v.y, mean, scale, p.gamma[channel + 1], p.beta[channel + 1], p.silu)));
+      store4(to, pack2<T>(finish(v.x, mean, scale, p.affine(blockIdx.y, channel), p.activation),
+                          finish(v.y, mean, scale, p.affine(blockIdx.y, channel + 1), p.activation)));
     } else {
-      to[0] = fromFloat<T>(
-          finish(toFloat(static_cast<T>(kept[at])), mean, scale, p.gamma[channel], p.beta[channel], p.silu));
+      to[0] = fromFloat<T>(finish(toFloat(static_cast<T>(kept[at])), mean, scale,
+                                  p.affine(blockIdx.y, channel), p.activation));
     }
   }
 }
@@ -191,11 +198,11 @@ __global__ void normalizeKernel(Params<T> p) {
   const uint32_t end = begin + p.pixelsPerRange < p.pixels ? begin + p.pixelsPerRange : p.pixels;
   for (uint32_t vector = cover.first; vector < cover.vectors; vector += cover.step) {
     const uint32_t channel = vector * N;
-    float mean[N], scale[N], gamma[N], beta[N];
-    loadFloats<N, float>(gamma, p.gamma + channel);
-    loadFloats<N, float>(beta, p.beta + channel);
+    float mean[N], scale[N];
+    Float2 affine[N];
 #pragma unroll
     for (int i = 0; i < N; i++) {
+      affine[i] = p.affine(blockIdx.y, channel + static_cast<uint32_t>(i));
       const uint32_t group = (channel + static_cast<uint32_t>(i)) / p.size;
       mean[i] = means[group];
       scale[i] = scales[group];
@@ -204,7 +211,7 @@ __global__ void normalizeKernel(Params<T> p) {
       float v[N];
       loadFloats<N, T>(v, p.input(row0 + pixel, channel));
 #pragma unroll
-      for (int i = 0; i < N; i++) v[i] = finish(v[i], mean[i], scale[i], gamma[i], beta[i], p.silu);
+      for (int i = 0; i < N; i++) v[i] = finish(v[i], mean[i], scale[i], affine[i], p.activation);
       storeFloats<N, T>(p.y.at(row0 + pixel, channel), v);
     }
   }
@@ -281,7 +288,8 @@ void groupNorm(const Launch& launchOn, DType type, const GroupNormArgs& a, const
     params.c1 = static_cast<uint32_t>(c1), params.channels = static_cast<uint32_t>(channels);
     params.groups = static_cast<uint32_t>(a.groups), params.size = static_cast<uint32_t>(channels / a.groups);
     params.pixels = static_cast<uint32_t>(pixels);
-    params.epsilon = a.epsilon, params.silu = a.activation == Activation::Silu;
+    params.epsilon = a.epsilon, params.activation = a.activation;
+    if (a.modulation) params.modulation = rowsOf<const T>(*a.modulation);
     const GroupNormScheme scheme =
         forcedGroupNorm() ? *forcedGroupNorm() : chooseGroupNorm(pixels, channels / a.groups);
     if (scheme == GroupNormScheme::Resident)

@@ -1,4 +1,5 @@
-// y = act(γ (x − μ_g) / sqrt(σ²_g + ε) + β), statistics per image and group over [x | skip]. Bound: memory.
+// y = act(γ (x − μ_g) / sqrt(σ²_g + ε) + β), statistics per image and group over [x | skip]; γ and β may be
+// modulated per image (GroupNormArgs). Bound: memory.
 //
 // Two schemes, chosen by the bytes of one group of one image:
 // - up to kResidentBytes: one block per image and group keeps it in shared memory, so x is read once and one

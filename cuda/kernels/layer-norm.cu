@@ -16,14 +16,18 @@ struct Params {
   Global<const float> gamma, beta;
   uint32_t rows, width;
   float epsilon;
+  bool centred;
+
+  ND_DEVICE float meanOf(float sum) const { return centred ? sum / static_cast<float>(width) : 0; }
+  ND_DEVICE Global<const float> betaOf(uint32_t column) const { return beta ? beta + column : beta; }
 };
 
 template <int N>
 ND_DEVICE void normalize(float (&v)[N], float mean, float scale, Global<const float> gamma,
                          Global<const float> beta) {
-  float g[N], b[N];
+  float g[N], b[N] = {};
   loadFloats<N, float>(g, gamma);
-  loadFloats<N, float>(b, beta);
+  if (beta) loadFloats<N, float>(b, beta);
 #pragma unroll
   for (int i = 0; i < N; i++) v[i] = (v[i] - mean) * scale * g[i] + b[i];
 }
@@ -44,7 +48,7 @@ __global__ void registerKernel(Params<T> p) {
 #pragma unroll
     for (int i = 0; i < 8; i++) sum += v[part][i];
   }
-  const float mean = warpSum(sum) / static_cast<float>(p.width);
+  const float mean = p.meanOf(warpSum(sum));
   float squares = 0;
 #pragma unroll
   for (int part = 0; part < kParts; part++) {
@@ -57,7 +61,7 @@ __global__ void registerKernel(Params<T> p) {
   for (int part = 0; part < kParts; part++) {
     const uint32_t column = first + static_cast<uint32_t>(part) * 256;
     if (column >= p.width) continue;
-    normalize<8>(v[part], mean, scale, p.gamma + column, p.beta + column);
+    normalize<8>(v[part], mean, scale, p.gamma + column, p.betaOf(column));
     storeFloats<8, T>(p.y.at(row, column), v[part]);
   }
 }
@@ -71,7 +75,7 @@ __global__ void anyKernel(Params<T> p) {
   const Global<T> y = p.y.at(row, 0);
   float sum = 0, squares = 0;
   for (uint32_t c = lane; c < p.width; c += 32) sum += toFloat(x[c]);
-  const float mean = warpSum(sum) / static_cast<float>(p.width);
+  const float mean = p.meanOf(warpSum(sum));
   for (uint32_t c = lane; c < p.width; c += 32) {
     const float d = toFloat(x[c]) - mean;
     squares += d * d;
@@ -79,15 +83,16 @@ __global__ void anyKernel(Params<T> p) {
   const float scale = rsqrtf(warpSum(squares) / static_cast<float>(p.width) + p.epsilon);
   for (uint32_t c = lane; c < p.width; c += 32) {
     float v[1] = {toFloat(x[c])};
-    normalize<1>(v, mean, scale, p.gamma + c, p.beta + c);
+    normalize<1>(v, mean, scale, p.gamma + c, p.betaOf(c));
     y[c] = fromFloat<T>(v[0]);
   }
 }
 
 }  // namespace
 
-void layerNorm(const Launch& launchOn, DType type, const Tensor& x, const float* gamma, const float* beta,
-               float epsilon, const Tensor& y) {
+void layerNorm(const Launch& launchOn, DType type, const LayerNormArgs& a, const float* gamma,
+               const float* beta) {
+  const Tensor &x = a.x, &y = a.y;
   const int64_t rows = y.shape.rows(), width = y.shape.last();
   const LaunchShape shape{dim3(static_cast<unsigned>((rows + kWarps - 1) / kWarps)), dim3(32 * kWarps), 0,
                           launchOn.stream};
@@ -99,7 +104,8 @@ void layerNorm(const Launch& launchOn, DType type, const Tensor& x, const float*
                            Global<const float>(beta),
                            static_cast<uint32_t>(rows),
                            static_cast<uint32_t>(width),
-                           epsilon};
+                           a.epsilon,
+                           a.centred};
     const int64_t parts = (width + 255) / 256;
     if (!wide({x, y}) || parts > 8) return launch("layerNorm", anyKernel<T>, shape, params);
     if (parts <= 1) return launch("layerNorm", registerKernel<T, 1>, shape, params);

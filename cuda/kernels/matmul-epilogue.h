@@ -40,7 +40,7 @@ ND_DEVICE void finishRows(const MatmulParams<T>& p, Shared<float> staging, int n
       finish8(p, v, m, n);
       continue;
     }
-    const auto to = p.partial + ((static_cast<int64_t>(blockIdx.z) * p.m + m) * p.n + n);
+    const auto to = p.partial + ((static_cast<int64_t>(blockIdx.z) * p.phases * p.m + m) * p.n + n);
     if (p.n % 4 == 0 && n + 8 <= p.n) {
       store16(to, low);
       store16(to + 4, high);

@@ -29,7 +29,7 @@ template <class T>
 struct HopperParams {
   TensorMap x, skip, w;
   MatmulParams<T> common;
-  int boxW, boxH, boxB, tilesW, tilesH, tilesN, tiles;
+  int boxW, boxH, boxB, tilesW, tilesH, tilesB, tilesN, tiles;
   int chunks1, chunks;  // of 64 channels: of x, of x and skip
 };
 
@@ -45,7 +45,7 @@ struct Layout {
 
 /// The first pixel of a tile's box.
 struct Box {
-  int w, h, b, n;
+  int w, h, b, n, phase;
 
   template <class T>
   ND_DEVICE Box(const HopperParams<T>& p, int tile) {
@@ -54,7 +54,9 @@ struct Box {
     w = rest % p.tilesW * p.boxW;
     rest /= p.tilesW;
     h = rest % p.tilesH * p.boxH;
-    b = rest / p.tilesH * p.boxB;
+    rest /= p.tilesH;
+    b = rest % p.tilesB * p.boxB;
+    phase = rest / p.tilesB;
   }
 };
 
@@ -67,14 +69,15 @@ ND_DEVICE void produce(const HopperParams<T>& p, Shared<T> a, Shared<T> b, Share
   for (int tile = static_cast<int>(blockIdx.x); tile < p.tiles; tile += static_cast<int>(gridDim.x)) {
     const Box box(p, tile);
     for (int tap = 0; tap < q.kernelH * q.kernelW; tap++) {
-      const int h = box.h + tap / q.kernelW - q.padTop, w = box.w + tap % q.kernelW - q.padLeft;
+      const int h = box.h + tap / q.kernelW - q.padTop + box.phase / 2,
+                w = box.w + tap % q.kernelW - q.padLeft + box.phase % 2;
       for (int chunk = 0; chunk < p.chunks; chunk++) {
         const bool second = chunk >= p.chunks1;
         const int c = (second ? chunk - p.chunks1 : chunk) * kStep, k = tap * q.c + (second ? q.c1 : 0) + c;
         mbarrierWait(empty + stage, parity);
         mbarrierExpect(full + stage, L::kBytesA + L::kBytesB);
         tensorLoad(a + stage * kRows * kStep, second ? p.skip : p.x, full + stage, c, w, h, box.b);
-        tensorLoad(b + stage * kTileN * kStep, p.w, full + stage, k, box.n * kTileN, 0, 0);
+        tensorLoad(b + stage * kTileN * kStep, p.w, full + stage, k, box.n * kTileN, box.phase, 0);
         if (++stage == L::kStages) stage = 0, parity ^= 1;
       }
     }
@@ -118,8 +121,8 @@ ND_DEVICE void consume(const HopperParams<T>& p, Shared<T> a, Shared<T> b, Share
     const auto rowOf = [&](int r) {
       const int row = first + r, line = row / p.boxW;
       const int w = box.w + row % p.boxW, h = box.h + line % p.boxH, image = box.b + line / p.boxH;
-      const int m = image * q.outPixels + h * q.outW + w;
-      return w < q.outW && h * q.outW < q.outPixels && m < q.m ? m : -1;
+      if (w >= q.gridW || h * q.gridW >= q.gridPixels || image * q.gridPixels >= q.m) return -1;
+      return q.rowAt(image, h, w, box.phase);
     };
 #pragma unroll
     for (int slab = 0; slab < kTileN / L::kSlab; slab++)
@@ -171,16 +174,17 @@ HopperTile chooseHopperTile(const MatmulProblem& q, int multiprocessors) {
   const auto aligned = [](const void* data, int64_t stride) {
     return reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride % 8 == 0;
   };
-  const bool fits = q.stride == 1 && q.inputH == q.height && q.inputW == q.width && aligned(q.x, q.xStride) &&
-                    aligned(q.weight, q.weightPitch) && q.c1 % 8 == 0 && q.c % 8 == 0 &&
-                    (!q.skip || aligned(q.skip, q.skipStride));
+  const bool fits = q.stride == 1 && q.inputH == q.height && q.inputW == q.width && !q.wrapX && !q.wrapY &&
+                    aligned(q.x, q.xStride) && aligned(q.weight, q.weightPitch) && q.c1 % 8 == 0 &&
+                    q.c % 8 == 0 && (!q.skip || aligned(q.skip, q.skipStride));
   HopperTile best;
   if (!fits) return best;
   int64_t tilesM = 0;
   for (int w = kRows; w >= 1; w /= 2)
     for (int h = kRows / w; h >= 1; h /= 2) {
       const int b = kRows / w / h;
-      const int64_t tiles = ceilDivide(q.outW, w) * ceilDivide(q.outH, h) * ceilDivide(q.batch, b);
+      const int64_t tiles =
+          ceilDivide(q.gridW(), w) * ceilDivide(q.gridH(), h) * ceilDivide(q.batch, b) * q.phases();
       if (tilesM == 0 || tiles < tilesM) tilesM = tiles, best.boxW = w, best.boxH = h, best.boxB = b;
     }
   const int64_t rows = q.geglu ? 2 * q.n : q.n;
@@ -202,10 +206,11 @@ void matmulHopper(const Launch& launch_, const MatmulProblem& q, const MatmulPar
   p.common = params;
   p.common.splits = 1;
   p.boxW = tile.boxW, p.boxH = tile.boxH, p.boxB = tile.boxB;
-  p.tilesW = static_cast<int>(ceilDivide(q.outW, p.boxW)),
-  p.tilesH = static_cast<int>(ceilDivide(q.outH, p.boxH));
+  p.tilesW = static_cast<int>(ceilDivide(q.gridW(), p.boxW)),
+  p.tilesH = static_cast<int>(ceilDivide(q.gridH(), p.boxH));
+  p.tilesB = static_cast<int>(ceilDivide(q.batch, p.boxB));
   p.tilesN = static_cast<int>(ceilDivide(params.n, tile.n));
-  p.tiles = static_cast<int>(p.tilesN * p.tilesW * p.tilesH * ceilDivide(q.batch, p.boxB));
+  p.tiles = p.tilesN * p.tilesW * p.tilesH * p.tilesB * q.phases();
   p.chunks1 = static_cast<int>(ceilDivide(q.c1, kStep));
   p.chunks = p.chunks1 + static_cast<int>(ceilDivide(q.c - q.c1, kStep));
   const auto image = [&](const void* data, int64_t channels, int64_t stride) {
@@ -217,8 +222,9 @@ void matmulHopper(const Launch& launch_, const MatmulProblem& q, const MatmulPar
   p.x = image(q.x, q.c1, q.xStride);
   p.skip = q.skip ? image(q.skip, q.c - q.c1, q.skipStride) : p.x;
   const auto pitch = static_cast<uint64_t>(q.weightPitch) * 2;
-  p.w = tensorMap<T>(q.weight, {uint64_t(params.k), uint64_t(params.n), 1, 1},
-                     {pitch, pitch * params.n, pitch * params.n}, {kStep, uint32_t(tile.n), 1, 1});
+  p.w = tensorMap<T>(q.weight, {uint64_t(params.k), uint64_t(params.n), uint64_t(params.phases), 1},
+                     {pitch, pitch * params.n, pitch * params.n * params.phases},
+                     {kStep, uint32_t(tile.n), 1, 1});
   if (tile.n == 160) return run<T, 160>(launch_, p);
   run<T, 256>(launch_, p);
 }

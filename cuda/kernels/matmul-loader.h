@@ -33,24 +33,33 @@ struct KPosition {
   }
 };
 
+/// `i` from the other side where it is beyond an edge.
+ND_DEVICE int wrapped(int i, int size) {
+  i %= size;
+  return i < 0 ? i + size : i;
+}
+
 /// An output pixel: where its image starts, and the first input position under the kernel.
 struct RowPosition {
+  static constexpr int kNowhere = -(1 << 20);
   int image, h, w;
 
   template <class T>
-  ND_DEVICE void start(const MatmulParams<T>& p, int m) {
+  ND_DEVICE void start(const MatmulParams<T>& p, int m, int phase) {
     if (m >= p.m) {
-      image = 0, h = w = -(1 << 20);  // outside under every tap
+      image = 0, h = w = kNowhere;  // outside under every tap
       return;
     }
-    const int b = m / p.outPixels, pixel = m - b * p.outPixels, i = pixel / p.outW;
+    const int b = m / p.gridPixels, pixel = m - b * p.gridPixels, i = pixel / p.gridW;
     image = b * p.height * p.width;
-    h = i * p.stride - p.padTop, w = (pixel - i * p.outW) * p.stride - p.padLeft;
+    h = i * p.stride - p.padTop + phase / 2, w = (pixel - i * p.gridW) * p.stride - p.padLeft + phase % 2;
   }
   /// The input pixel under a tap, or −1.
   template <class T>
   ND_DEVICE int pixel(const MatmulParams<T>& p, const KPosition& k) const {
     int i = h + k.r, j = w + k.s;
+    if (p.wrapY && h != kNowhere) i = wrapped(i, p.inputH);
+    if (p.wrapX && h != kNowhere) j = wrapped(j, p.inputW);
     if (k.r >= p.kernelH || i < 0 || j < 0 || i >= p.inputH || j >= p.inputW) return -1;
     if (p.scaleH != 0) {  // torch's nearest rule, in single precision as torch computes it
       i = min(static_cast<int>(static_cast<float>(i) * p.scaleH), p.height - 1);
@@ -64,13 +73,13 @@ struct RowPosition {
 template <class T, int kRowsA, int kRowsB, int kThreads, bool kWide>
 class TileLoader {
  public:
-  ND_DEVICE TileLoader(const MatmulParams<T>& p, int m0, int n0, int k0)
-      : row_(threadIdx.x / 4), chunk_(threadIdx.x & 3) {
+  ND_DEVICE TileLoader(const MatmulParams<T>& p, int m0, int n0, int k0, int phase)
+      : row_(threadIdx.x / 4), chunk_(threadIdx.x & 3), weight_(p.w + phase * p.n * p.wPitch) {
     k_ = k0 + 8 * chunk_;
     position_.start(p, k_);
     n_ = n0 + row_;
 #pragma unroll
-    for (int i = 0; i < kPassesA; i++) rows_[i].start(p, m0 + row_ + i * kStep);
+    for (int i = 0; i < kPassesA; i++) rows_[i].start(p, m0 + row_ + i * kStep, phase);
   }
 
   /// Copies the next tile. Wide: asynchronously, 16 bytes at a time.
@@ -94,7 +103,7 @@ class TileLoader {
       const int row = row_ + i * kStep, n = n_ + i * kStep;
       if (kRowsB % kStep != 0 && row >= kRowsB) continue;
       const bool inside = n < p.n && k_ < p.k;
-      const Global<const T> from = p.w + (inside ? n * p.wPitch + k_ : 0);
+      const Global<const T> from = weight_ + (inside ? n * p.wPitch + k_ : 0);
       if constexpr (kWide) {
         asyncCopy16(b + tileOffset(row, chunk_), from, inside);
       } else {
@@ -113,6 +122,7 @@ class TileLoader {
   /// Channels or rows that are not multiples of 8 elements (the first and last convolutions): one by one.
   ND_DEVICE void loadNarrow(const MatmulParams<T>& p, const RowPosition& at, Shared<T> to) {
     KPosition k = position_;
+#pragma unroll 1  // few such layers, and unrolled they need more registers than there are
     for (int j = 0; j < 8; j++) {
       const int pixel = at.pixel(p, k);
       T value = fromFloat<T>(0);
@@ -124,6 +134,7 @@ class TileLoader {
   }
 
   int row_, chunk_, k_, n_;
+  Global<const T> weight_;  // the phase's
   KPosition position_;
   RowPosition rows_[kPassesA];
 };

@@ -15,17 +15,30 @@ struct MatmulParams {
   Global<T> y;
   Global<float> partial;  // [splits, m, n] where K is cut
   int64_t xStride, skipStride, wPitch, channelAddStride, residualStride, yStride;
-  int m, n, k;  // n: rows of the weight
+  int m, n, k;  // of a phase; n: rows of the weight
   int c1, c, height, width, inputH, inputW, outW, outPixels;
+  int gridW, gridPixels, phases;  // m counts places of this grid; of `enlarged` there are four
   int kernelH, kernelW, stride, padTop, padLeft;
   float scaleH, scaleW;  // of the resize; 0: none
   int tilesPerSplit, splits;
   Activation activation;
-  bool geglu;
+  bool geglu, wrapX, wrapY;
   bool wideRows;  // rows of y and residual allow 16-byte accesses
+
+  /// Place (i, j) of an image's grid → row of y.
+  ND_DEVICE int rowAt(int image, int i, int j, int phase) const {
+    if (phases > 1) i = 2 * i + phase / 2, j = 2 * j + phase % 2;
+    return image * outPixels + i * outW + j;
+  }
+  ND_DEVICE int rowOf(int place, int phase) const {
+    if (phases == 1) return place;
+    const int image = place / gridPixels, pixel = place - image * gridPixels, i = pixel / gridW;
+    return rowAt(image, i, pixel - i * gridW, phase);
+  }
 };
 
-/// value · gelu(gate) of four pairs → four results of row m, columns n0 / 2 on.
+/// value · gelu(gate), or its approximation by tanh, of four pairs → four results of row m, columns n0 / 2
+/// on.
 template <class T>
 ND_DEVICE void finishGated(const MatmulParams<T>& p, const float (&v)[8], int m, int n0) {
   const int features = p.n / 2, first = n0 / 2;
@@ -36,7 +49,8 @@ ND_DEVICE void finishGated(const MatmulParams<T>& p, const float (&v)[8], int m,
     const bool inside = n < features;
     const float value = v[2 * i] + (p.bias && inside ? p.bias[n] : 0);
     const float gate = v[2 * i + 1] + (p.bias && inside ? p.bias[features + n] : 0);
-    result[i] = activate(value * activate(gate, Activation::Gelu), p.activation);
+    result[i] =
+        value * activate(gate, p.activation == Activation::GeluTanh ? p.activation : Activation::Gelu);
     if (p.residual && inside) result[i] += toFloat(p.residual[m * p.residualStride + n]);
   }
   if (p.wideRows && first + 4 <= features) {

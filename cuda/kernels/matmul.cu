@@ -28,12 +28,14 @@ __global__ void __launch_bounds__(kTileM / kWarpM * (kTileN / kWarpN) * 32)
   const auto tileA = shared<T>(0, kStages * kTileM * kDepth);
   const auto tileB = shared<T>(pipelineBytes(kTileM), kStages * kTileN * kDepth);
   const int warp = static_cast<int>(threadIdx.x / 32), lane = laneId();
-  const int m0 = static_cast<int>(blockIdx.x) * kTileM, n0 = static_cast<int>(blockIdx.y) * kTileN;
+  const int tilesM = (p.m + kTileM - 1) / kTileM, phase = static_cast<int>(blockIdx.x) / tilesM;
+  const int m0 = (static_cast<int>(blockIdx.x) - phase * tilesM) * kTileM,
+            n0 = static_cast<int>(blockIdx.y) * kTileN;
   const int warpM = warp / kWarpsN * kWarpM, warpN = warp % kWarpsN * kWarpN;
 
   const int firstTile = static_cast<int>(blockIdx.z) * p.tilesPerSplit;
   const int tiles = min(p.tilesPerSplit, (p.k + kDepth - 1) / kDepth - firstTile);
-  TileLoader<T, kTileM, kTileN, kThreads, kWide> loader(p, m0, n0, firstTile * kDepth);
+  TileLoader<T, kTileM, kTileN, kThreads, kWide> loader(p, m0, n0, firstTile * kDepth, phase);
 #pragma unroll
   for (int i = 0; i < kStages - 1; i++) {
     if (i < tiles) loader.load(p, tileA + i * kTileM * kDepth, tileB + i * kTileN * kDepth);
@@ -82,7 +84,7 @@ __global__ void __launch_bounds__(kTileM / kWarpM * (kTileN / kWarpN) * 32)
         p, staging, n0 + warpN, [&](int j, int e) { return sums[i][j][e]; },
         [&](int row) {
           const int m = m0 + warpM + 16 * i + row;
-          return m < p.m ? m : -1;
+          return m < p.m ? p.rowOf(m, phase) : -1;
         });
 }
 
@@ -91,11 +93,11 @@ template <class T>
 __global__ void __launch_bounds__(256) sumPartialKernel(const MatmulParams<T> p) {
   const int chunks = (p.n + 7) / 8;
   const int64_t at = static_cast<int64_t>(blockIdx.x) * 256 + threadIdx.x;
-  if (at >= static_cast<int64_t>(p.m) * chunks) return;
+  if (at >= static_cast<int64_t>(p.phases) * p.m * chunks) return;
   const int m = static_cast<int>(at / chunks), n = static_cast<int>(at % chunks) * 8;
   float v[8] = {};
   for (int split = 0; split < p.splits; split++) {
-    const auto from = p.partial + ((static_cast<int64_t>(split) * p.m + m) * p.n + n);
+    const auto from = p.partial + ((static_cast<int64_t>(split) * p.phases * p.m + m) * p.n + n);
     if (p.n % 4 == 0 && n + 8 <= p.n) {
       const Vec16 low = load16(from), high = load16(from + 4);
 #pragma unroll
@@ -115,7 +117,7 @@ void run(const Launch& launch_, const MatmulParams<T>& p) {
   constexpr uint32_t kStaging = kThreads / 32 * stagingBytes(kWarpN);
   constexpr uint32_t kBytes =
       pipelineBytes(kTileM + kTileN) > kStaging ? pipelineBytes(kTileM + kTileN) : kStaging;
-  const dim3 grid((p.m + kTileM - 1) / kTileM, (p.n + kTileN - 1) / kTileN, p.splits);
+  const dim3 grid((p.m + kTileM - 1) / kTileM * p.phases, (p.n + kTileN - 1) / kTileN, p.splits);
   launch("matmul", matmulKernel<T, kTileM, kTileN, kWarpM, kWarpN, kWide>,
          {grid, kThreads, kBytes, launch_.stream}, p);
 }
@@ -171,21 +173,25 @@ static void matmulOf(const Launch& launch_, const MatmulProblem& q) {
   p.y = Global<T>(static_cast<T*>(q.y));
   p.xStride = q.xStride, p.skipStride = q.skipStride, p.wPitch = q.weightPitch;
   p.channelAddStride = q.channelAddStride, p.residualStride = q.residualStride, p.yStride = q.yStride;
-  const int64_t m = q.batch * q.outH * q.outW, n = q.geglu ? 2 * q.n : q.n, k = q.c * q.kernelH * q.kernelW;
-  expect(m < INT32_MAX && n < INT32_MAX && k < INT32_MAX && q.batch * q.height * q.width < INT32_MAX,
+  const int64_t m = q.batch * q.gridH() * q.gridW(), n = q.geglu ? 2 * q.n : q.n,
+                k = q.c * q.kernelH * q.kernelW;
+  expect(m * q.phases() < INT32_MAX && n < INT32_MAX && k < INT32_MAX &&
+             q.batch * q.height * q.width < INT32_MAX,
          "matmul: rows, columns and pixels fit 31 bits");
   p.m = static_cast<int>(m), p.n = static_cast<int>(n), p.k = static_cast<int>(k);
   p.c1 = static_cast<int>(q.c1), p.c = static_cast<int>(q.c);
   p.height = static_cast<int>(q.height), p.width = static_cast<int>(q.width);
   p.inputH = static_cast<int>(q.inputH), p.inputW = static_cast<int>(q.inputW);
   p.outW = static_cast<int>(q.outW), p.outPixels = static_cast<int>(q.outH * q.outW);
+  p.gridW = static_cast<int>(q.gridW()), p.gridPixels = static_cast<int>(q.gridH() * q.gridW());
+  p.phases = q.phases();
   p.kernelH = q.kernelH, p.kernelW = q.kernelW, p.stride = q.stride, p.padTop = q.padTop,
   p.padLeft = q.padLeft;
   if (q.inputH != q.height || q.inputW != q.width) {
     p.scaleH = static_cast<float>(q.height) / static_cast<float>(q.inputH);
     p.scaleW = static_cast<float>(q.width) / static_cast<float>(q.inputW);
   }
-  p.activation = q.activation, p.geglu = q.geglu;
+  p.activation = q.activation, p.geglu = q.geglu, p.wrapX = q.wrapX, p.wrapY = q.wrapY;
   const auto wide = [](const void* data, int64_t stride) {
     return reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride % 8 == 0;
   };
@@ -194,7 +200,7 @@ static void matmulOf(const Launch& launch_, const MatmulProblem& q) {
                          q.c % 8 == 0 && (!q.skip || wide(q.skip, q.skipStride));
 
   MatmulTile tile = forcedMatmulTile();
-  if (!tile.m) tile = chooseMatmulTile(m, n, k, launch_.multiprocessors, launch_.workspaceBytes);
+  if (!tile.m) tile = chooseMatmulTile(m * q.phases(), n, k, launch_.multiprocessors, launch_.workspaceBytes);
   if (tile.hopper || (launch_.capability == 90 && !forcedMatmulTile().m)) {
     HopperTile hopper = chooseHopperTile(q, launch_.multiprocessors);
     if (tile.hopper && hopper.n) hopper.n = tile.n;
@@ -219,7 +225,7 @@ static void matmulOf(const Launch& launch_, const MatmulProblem& q) {
     run<T, 128, 16, 32, 16, true>(launch_, p);
   }
   if (p.splits > 1) {
-    const int64_t chunks = static_cast<int64_t>(p.m) * ((p.n + 7) / 8);
+    const int64_t chunks = static_cast<int64_t>(p.phases) * p.m * ((p.n + 7) / 8);
     launch("sumPartial", sumPartialKernel<T>,
            {static_cast<unsigned>((chunks + 255) / 256), 256, 0, launch_.stream}, p);
   }

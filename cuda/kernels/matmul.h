@@ -27,8 +27,19 @@ struct MatmulProblem {
   int64_t inputH = 1, inputW = 1;  // after the nearest-neighbour resize
   int64_t n = 0, c1 = 0, c = 0;    // outputs; channels of x; of x and skip
   int kernelH = 1, kernelW = 1, stride = 1, padTop = 0, padLeft = 0;
+  bool wrapX = false, wrapY = false;  // beyond an edge comes the opposite one
   Activation activation = Activation::None;
   bool geglu = false;
+  /// A 3 × 3 convolution of padding 1 over x enlarged to twice its size: a result at (2i + a, 2j + b) sees
+  /// 2 × 2 pixels of x, under weights that are sums of the nine. `weight` has the four convolutions (a, b)
+  /// one after another (foldWeight()), kernel and padding are 2 × 2 and 1, input sizes those of x: 4/9 of the
+  /// products.
+  bool enlarged = false;
+
+  /// Results that share a weight: of the four convolutions, or all.
+  int phases() const { return enlarged ? 4 : 1; }
+  int64_t gridH() const { return enlarged ? height : outH; }
+  int64_t gridW() const { return enlarged ? width : outW; }
 };
 void matmul(const Launch& launch, DType type, const MatmulProblem& problem);
 

@@ -62,13 +62,13 @@ ND_DEVICE double blockSum(double value, Shared<double> scratch) {
 ND_DEVICE double rescaleOf(const Params& p, int image, Shared<double> scratch) {
   double text = 0, all = 0;
   for (int i = static_cast<int>(threadIdx.x); i < p.count; i += static_cast<int>(blockDim.x)) {
-    text += static_cast<double>(outputOf(p, 1, image)[i]);
+    text += static_cast<double>(outputOf(p, p.branches - 1, image)[i]);
     all += guided(p, image, i);
   }
   const double textMean = blockSum(text, scratch) / p.count, allMean = blockSum(all, scratch) / p.count;
   text = all = 0;
   for (int i = static_cast<int>(threadIdx.x); i < p.count; i += static_cast<int>(blockDim.x)) {
-    const double t = static_cast<double>(outputOf(p, 1, image)[i]) - textMean,
+    const double t = static_cast<double>(outputOf(p, p.branches - 1, image)[i]) - textMean,
                  g = guided(p, image, i) - allMean;
     text += t * t;
     all += g * g;
@@ -188,7 +188,7 @@ __global__ void planStepKernel(Params p) {
 
   double noise = 1;
   if (p.hasRange) {
-    const double v = (static_cast<double>(outputOf(p, p.branches > 1 ? 1 : 0, image)[p.count + i]) + 1) / 2;
+    const double v = (static_cast<double>(outputOf(p, p.branches - 1, image)[p.count + i]) + 1) / 2;
     noise = exp(0.5 * (v * p.maxLogVariance + (1 - v) * p.minLogVariance));
   }
   double sum = 0;

@@ -63,6 +63,41 @@ void run(const Launch& launchOn, const WeightRows& rows) {
 }
 
 template <class T>
+struct FoldParams {
+  Global<const T> weight;
+  Global<T> target;
+  int64_t pitch, targetPitch;
+  uint32_t n, channels;
+};
+
+/// Of three taps those that a result of parity `odd` sees through small pixel `side`: 0 | 1, 2 or 0, 1 | 2.
+struct Taps {
+  int first, last;
+  ND_DEVICE Taps(uint32_t odd, uint32_t side)
+      : first(side == 0 ? 0
+              : odd     ? 2
+                        : 1),
+        last(side != 0 ? 2
+             : odd     ? 1
+                       : 0) {}
+};
+
+template <class T>
+__global__ void foldKernel(FoldParams<T> p) {
+  const Position at = positionOf(static_cast<uint32_t>(p.targetPitch), 1);
+  if (at.row >= 4 * p.n) return;
+  const uint32_t phase = at.row / p.n, tap = at.column / p.channels, channel = at.column % p.channels;
+  float sum = 0;
+  if (tap < 4) {
+    const Taps rows(phase / 2, tap / 2), columns(phase % 2, tap % 2);
+    const Global<const T> weight = p.weight + (at.row % p.n * p.pitch + channel);
+    for (int r = rows.first; r <= rows.last; r++)
+      for (int s = columns.first; s <= columns.last; s++) sum += toFloat(weight[(3 * r + s) * p.channels]);
+  }
+  p.target[at.row * p.targetPitch + at.column] = fromFloat<T>(sum);
+}
+
+template <class T>
 void fromStored(const Launch& launchOn, const WeightRows& rows) {
   switch (rows.sourceType) {
     case DType::F32:
@@ -85,6 +120,16 @@ void fromStored(const Launch& launchOn, const WeightRows& rows) {
 void layoutWeight(const Launch& launchOn, const WeightRows& rows) {
   if (rows.type == DType::F32) return fromStored<float>(launchOn, rows);
   withType(rows.type, [&](auto t) { fromStored<decltype(t)>(launchOn, rows); });
+}
+
+void foldWeight(const Launch& launchOn, const FoldedWeight& f) {
+  withType(f.type, [&](auto t) {
+    using T = decltype(t);
+    launch(
+        "foldWeight", foldKernel<T>, overRows(4 * f.n, f.targetPitch, 1, launchOn.stream),
+        FoldParams<T>{Global<const T>(static_cast<const T*>(f.weight)), Global<T>(static_cast<T*>(f.target)),
+                      f.pitch, f.targetPitch, static_cast<uint32_t>(f.n), static_cast<uint32_t>(f.channels)});
+  });
 }
 
 }  // namespace nd::cuda

@@ -20,4 +20,15 @@ struct WeightRows {
 };
 void layoutWeight(const Launch&, const WeightRows&);
 
+/// What a 3 × 3 convolution over a map enlarged to twice its size is over the map itself: a result at
+/// (2i + a, 2j + b) sees 2 × 2 pixels, each under the sum of the weights that fall on it (float32 sums).
+struct FoldedWeight {
+  DType type = DType::F16;
+  const void* weight = nullptr;  // [n, 3, 3, channels], `pitch` elements from row to row
+  int64_t n = 0, channels = 0, pitch = 0;
+  void* target = nullptr;  // [4, n, 2, 2, channels]: (a, b) = (0, 0), (0, 1), (1, 0), (1, 1)
+  int64_t targetPitch = 0;
+};
+void foldWeight(const Launch&, const FoldedWeight&);
+
 }  // namespace nd::cuda

@@ -29,6 +29,10 @@ class Autoencoder {
  public:
   virtual ~Autoencoder() = default;
 
+  /// Whether values of its layers leave the range of float16 (SDXL's do): for whoever makes, feeds and reads
+  /// it, see WideRange.
+  bool wideRange = false;
+
   /// Picture pixels per latent pixel, along each side.
   virtual int64_t factor() const = 0;
   virtual int64_t latentChannels() const = 0;

@@ -78,13 +78,34 @@ Tensor TransformerBlock::contextKeysValues(Context& context, const Tensor& text)
   return linear(context, text, crossKv_);
 }
 
+Tensor TransformerBlock::selfAttention(Context& context, const Tensor& x,
+                                       const Attended::Entries& perturbed) const {
+  const Tensor qkv = linear(context, layerNorm(context, x, norm1_), selfQkv_);  // [B, L, 3C]
+  const auto attend = [&](const Tensor& some) {
+    return attention(context, columns(context, some, 0, width_), columns(context, some, width_, width_),
+                     columns(context, some, 2 * width_, width_), heads_);
+  };
+  if (perturbed.count == 0) return attend(qkv);
+  const Tensor mixed = context.arena.tensor(x.shape);
+  const int64_t end = perturbed.first + perturbed.count;
+  const auto put = [&](const Tensor& values, int64_t first) {
+    context.backend.copyColumns(values, slice(context, mixed, first, values.shape[0]), 0);
+  };
+  for (const Attended::Entries& whole :
+       {Attended::Entries{0, perturbed.first}, Attended::Entries{end, x.shape[0] - end}}) {
+    if (whole.count == 0) continue;
+    Arena::Scope scope(context.arena);
+    put(attend(slice(context, qkv, whole.first, whole.count)), whole.first);
+  }
+  put(columns(context, slice(context, qkv, perturbed.first, perturbed.count), 2 * width_, width_),
+      perturbed.first);
+  return mixed;
+}
+
 void TransformerBlock::operator()(Context& context, const Tensor& x, const Attended& attended) const {
   {
     Arena::Scope scope(context.arena);
-    const Tensor qkv = linear(context, layerNorm(context, x, norm1_), selfQkv_);  // [B, L, 3C]
-    const Tensor mixed =
-        attention(context, columns(context, qkv, 0, width_), columns(context, qkv, width_, width_),
-                  columns(context, qkv, 2 * width_, width_), heads_);
+    const Tensor mixed = selfAttention(context, x, attended.perturbed);
     linear(context, mixed, selfOut_, {.residual = &x, .into = &x});
   }
   {

@@ -44,7 +44,7 @@ class ResnetBlock {
   std::optional<Conv2d> shortcut_;
 };
 
-/// What a cross-attention reads beside x, made once per prompt: keys and values, side by side [B, L,
+/// What steers a transformer block beside x, made once per prompt. Keys and values are side by side [B, L,
 /// 2·width].
 struct Attended {
   struct Image {
@@ -53,6 +53,10 @@ struct Attended {
   };
   Tensor text;
   std::vector<Image> images;  // IP-Adapters: attended to apart from the text, and added with their scales
+  /// Perturbed-attention guidance: of these entries of the batch every pixel attends to itself alone.
+  struct Entries {
+    int64_t first = 0, count = 0;
+  } perturbed;
 };
 
 /// diffusers BasicTransformerBlock: x += self(norm1(x)); x += cross(norm2(x), context); x += geglu(norm3(x)).
@@ -65,6 +69,9 @@ class TransformerBlock {
   void operator()(Context&, const Tensor& x, const Attended&) const;
 
  private:
+  /// Values, mixed by what each pixel of x attends to: [B, L, width].
+  Tensor selfAttention(Context&, const Tensor& x, const Attended::Entries& perturbed) const;
+
   int64_t width_;
   int heads_;
   Norm norm1_, norm2_, norm3_;

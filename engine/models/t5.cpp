@@ -9,6 +9,15 @@ namespace {
 // What a score of a key that is not seen becomes: e^(score) is 0 beside any other, and where no key is seen
 // all are equal, as with the lowest float that transformers adds.
 constexpr float kHidden = -1e30f;
+
+/// A tensor of the wide range as one of the backend's own, in place: by way of the host, as there are few.
+void leaveWideRange(Context& context, const Tensor& x) {
+  if (context.backend.activationBytes() == sizeof(float)) return;  // no other range
+  std::vector<float> host(static_cast<size_t>(x.shape.count()));
+  context.backend.download(x, host.data());
+  const WideRange own(context.backend, false);
+  context.backend.upload(host.data(), x);
+}
 }  // namespace
 
 int distanceBucket(int64_t keyMinusQuery, int buckets, int maxDistance) {
@@ -23,6 +32,7 @@ int distanceBucket(int64_t keyMinusQuery, int buckets, int maxDistance) {
 }
 
 T5Encoder::T5Encoder(const T5Config& c, const WeightLoader& root) : config_(c) {
+  const WideRange range(root.backend(), true);
   const WeightLoader encoder = root.at("encoder");
   const int64_t inner = c.heads * c.headDim;
   tokens_ = root.table("shared.weight", c.vocabSize, c.hiddenSize);
@@ -87,11 +97,14 @@ TextEncoder::Output T5Encoder::encode(Context& context, std::span<const int32_t>
                                       std::span<const uint8_t> mask) const {
   checkSequences(ids, length, config_.maxPositions);
   expect(mask.empty() || mask.size() == ids.size(), "one mask value per token");
+  const WideRange range(context.backend, true);
   const Tensor bias = positionBias(context, length, mask);
   Output out;
   out.hiddenStates.push_back(embeddings(context, tokens_, nullptr, ids, length));
   for (const Layer& l : layers_) out.hiddenStates.push_back(layer(context, l, out.hiddenStates.back(), bias));
   out.last = finalNorm(context, out.hiddenStates.back());
+  for (const Tensor& hidden : out.hiddenStates) leaveWideRange(context, hidden);
+  leaveWideRange(context, out.last);
   return out;
 }
 

@@ -139,6 +139,7 @@ Tensor byTiles(Context& context, const Tensor& x, const Grid& grid, int64_t outC
 
 TiledAutoencoder::TiledAutoencoder(const Autoencoder& inner, const VaeTiling& tiling)
     : inner_(inner), tiling_(tiling) {
+  wideRange = inner.wideRange;
   const int64_t f = factor();
   if (tiling.tile < 2 * f || tiling.tile % f != 0)
     throw Error(ErrorCode::InvalidArgument,

@@ -114,10 +114,20 @@ void UNetEncoder::addKeysValues(Context& context, const Tensor& text, const std:
                                 Text& out) {
   for (const Stage& s : stages)
     if (s.attention)
-      out.push_back({s.attention->contextKeysValues(context, text), {}});
+      out.push_back({s.attention->contextKeysValues(context, text), {}, {}});
     else if (s.transformer)
       for (const TransformerBlock& block : s.transformer->blocks())
-        out.push_back({block.contextKeysValues(context, text), {}});
+        out.push_back({block.contextKeysValues(context, text), {}, {}});
+}
+
+void UNetEncoder::perturb(Text& text, std::span<const int32_t> blocks, const Attended::Entries& entries) {
+  for (const int32_t block : blocks) {
+    if (block < 0 || static_cast<size_t>(block) >= text.size())
+      throw Error(
+          ErrorCode::InvalidArgument,
+          format("Expected transformer blocks below %zu to perturb but received %d", text.size(), block));
+    text[static_cast<size_t>(block)].perturbed = entries;
+  }
 }
 
 Tensor UNetEncoder::projectText(Context& context, const Tensor& text) const {

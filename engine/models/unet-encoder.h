@@ -74,8 +74,10 @@ struct AdapterMaps {
 
 class UNetEncoder {
  public:
-  /// For every cross-attention what it reads; in the order down, middle, up.
+  /// For every transformer block what it reads; in the order down, middle, up.
   using Text = std::vector<Attended>;
+  /// Of these blocks, in that order, `entries` of the batch are perturbed (see Attended).
+  static void perturb(Text&, std::span<const int32_t> blocks, const Attended::Entries& entries);
   Text prepareText(Context&, const Tensor& text) const;  // text [B, L, textWidth()]
   /// text [B, L, textWidth()] → [B, L, contextWidth].
   Tensor projectText(Context&, const Tensor& text) const;

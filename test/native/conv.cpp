@@ -210,8 +210,8 @@ ND_TEST("conv2d: a picture rolled before a wrapping convolution is rolled after 
 }
 
 ND_TEST("conv2d: epilogues") {
-  for (Activation a :
-       {Activation::None, Activation::Silu, Activation::Gelu, Activation::QuickGelu, Activation::Relu}) {
+  for (Activation a : {Activation::None, Activation::Silu, Activation::Gelu, Activation::QuickGelu,
+                       Activation::Relu, Activation::GeluTanh}) {
     Case c{3, 5, 5, 20, 0, 21};
     c.activation = a;
     compare(c);

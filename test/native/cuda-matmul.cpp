@@ -7,6 +7,7 @@
 #include "cuda/kernels/gemm.h"
 #include "cuda/kernels/matmul-hopper.h"
 #include "cuda/kernels/matmul.h"
+#include "cuda/kernels/weight-layout.h"
 #include "test/native/cuda-support.h"
 
 namespace nd::test {
@@ -91,6 +92,8 @@ struct Conv {
   DType type = DType::F16;
   Activation activation = Activation::None;
   bool channelAdd = false, residual = false, strided = false;
+  bool wrapX = false, wrapY = false;
+  bool folded = false;  // as four convolutions of 2 × 2
 };
 
 void compareConv(Conv c, int multiprocessors = 4) {
@@ -102,9 +105,12 @@ void compareConv(Conv c, int multiprocessors = 4) {
   const int64_t channels = c.c1 + c.c2, taps = c.kernelH * c.kernelW, k = channels * taps,
                 pitch = (k + 7) / 8 * 8;
   const Shape xs{c.b, c.h, c.w, c.c1}, ss{c.b, c.h, c.w, c.c2 ? c.c2 : 1}, ys{c.b, c.outH, c.outW, c.n};
-  const auto w = randomOf(c.type, c.n * k, 1), x = randomOf(c.type, xs.count(), 3),
-             skip = randomOf(c.type, ss.count(), 4), residual = randomOf(c.type, ys.count(), 6),
-             time = randomOf(c.type, c.b * c.n, 7), bias = randomFloats(c.n, 2);
+  auto w = randomOf(c.type, c.n * k, 1);
+  if (c.folded)  // sums that 16 bits hold
+    for (float& v : w) v = std::round(v * 16) / 16;
+  const auto x = randomOf(c.type, xs.count(), 3), skip = randomOf(c.type, ss.count(), 4),
+             residual = randomOf(c.type, ys.count(), 6), time = randomOf(c.type, c.b * c.n, 7),
+             bias = randomFloats(c.n, 2);
 
   const auto arguments = [&](const Tensor& tx, const Tensor& tskip, const Tensor& tresidual,
                              const Tensor& ttime, const Tensor& ty) {
@@ -114,6 +120,7 @@ void compareConv(Conv c, int multiprocessors = 4) {
     a.kernelH = c.kernelH, a.kernelW = c.kernelW, a.stride = c.stride, a.padTop = c.padTop,
     a.padLeft = c.padLeft;
     a.inputH = c.inputH, a.inputW = c.inputW, a.activation = c.activation;
+    a.wrapX = c.wrapX, a.wrapY = c.wrapY;
     if (c.channelAdd) a.channelAdd = &ttime;
     if (c.residual) a.residual = &tresidual;
     return a;
@@ -137,9 +144,17 @@ void compareConv(Conv c, int multiprocessors = 4) {
       ds(c.type, ss, skip, c.strided ? ss.last() + 3 : 0), dy(c.type, ys), dr(c.type, ys, residual),
       dt(c.type, {c.b, c.n}, time, c.n + 2);
   const DeviceFloats db(bias);
-  cuda::conv(testLaunch(multiprocessors), c.type,
-             arguments(dx.tensor(), ds.tensor(), dr.tensor(), dt.tensor(), dy.tensor()), dw.data(), pitch,
-             db.data());
+  const ConvArgs onDevice = arguments(dx.tensor(), ds.tensor(), dr.tensor(), dt.tensor(), dy.tensor());
+  if (c.folded) {
+    CHECK(cuda::isEnlarged(onDevice));
+    const int64_t foldedPitch = (4 * channels + 7) / 8 * 8;
+    const DeviceTensor folded(c.type, {4 * c.n, foldedPitch});
+    cuda::foldWeight(testLaunch(multiprocessors),
+                     {c.type, dw.data(), c.n, channels, pitch, folded.data(), foldedPitch});
+    cuda::convEnlarged(testLaunch(multiprocessors), c.type, onDevice, folded.data(), foldedPitch, db.data());
+  } else {
+    cuda::conv(testLaunch(multiprocessors), c.type, onDevice, dw.data(), pitch, db.data());
+  }
   checkRounded(dy.download(), ry.download(), c.type, sumTolerance(k),
                format("conv %dx%d s%d B=%d %dx%d C=%d+%d N=%d %s", c.kernelH, c.kernelW, c.stride, int(c.b),
                       int(c.h), int(c.w), int(c.c1), int(c.c2), int(c.n), dtypeName(c.type)));
@@ -224,6 +239,43 @@ ND_TEST("cuda conv2d: resize") {
   compareConv({2, 4, 5, 8, 0, 10, 3, 3, 1, 1, 1, 8, 10});
   compareConv({2, 4, 5, 6, 4, 10, 3, 3, 1, 1, 1, 9, 11});
   compareConv({1, 7, 9, 8, 0, 10, 3, 3, 1, 1, 1, 3, 4});
+}
+ND_TEST("cuda conv2d: twice the size as four convolutions") {
+  const auto every = [] {
+    for (Conv c : {Conv{1, 1, 1, 8, 0, 3}, Conv{2, 3, 7, 24, 40, 33}, Conv{1, 12, 13, 16, 0, 24}}) {
+      c.inputH = 2 * c.h, c.inputW = 2 * c.w, c.folded = true;
+      if (c.n == 24) c.channelAdd = c.residual = true, c.activation = Activation::Silu, c.type = DType::BF16;
+      compareConv(c);
+    }
+  };
+  withTile({128, 160, 1}, every);
+  withTile({64, 64, 3}, every);
+  if (haveHopper()) withTile({128, 160, 1, 0, true}, every);
+  Conv narrow{2, 4, 5, 6, 3, 10};
+  narrow.inputH = 8, narrow.inputW = 10, narrow.folded = true;
+  compareConv(narrow);
+  narrow.wrapX = true;
+  compareConv(narrow);
+}
+ND_TEST("cuda conv2d: round to the other side") {
+  for (const bool x : {false, true})
+    for (const bool y : {false, true}) {
+      Conv c{2, 5, 7, 16, 24, 19};
+      c.wrapX = x, c.wrapY = y;
+      compareConv(c);
+      c.c2 = 5, c.kernelH = 5, c.padTop = 2;
+      compareConv(c);
+      c = {2, 4, 5, 8, 0, 10, 3, 3, 1, 1, 1, 8, 10};
+      c.wrapX = x, c.wrapY = y;
+      compareConv(c);
+      c.folded = true;
+      compareConv(c);
+      c.folded = false, c.inputH = 9, c.inputW = 11;
+      compareConv(c);
+      c = {1, 9, 8, 8, 0, 10, 3, 3, 2};
+      c.wrapX = x, c.wrapY = y;
+      compareConv(c);
+    }
 }
 ND_TEST("cuda conv2d: tensor copies and wgmma") {
   if (!haveHopper()) throw ndtest::Skip("needs a GPU of capability 9.0");

@@ -2,6 +2,7 @@
 // loop with its recorded evaluation, the autoencoder.
 #include "bench/gpu/random-models.h"
 #include "engine/denoise.h"
+#include "engine/models/t5.h"
 #include "engine/repeated.h"
 #include "test/native/backends.h"
 #include "test/native/check.h"
@@ -92,6 +93,27 @@ ND_TEST("cuda model: the step loop replays its evaluation") {
   const std::vector<float> expected = denoised(*cpu);
   expectClose(denoised(*gpu), expected, 5e-3, "latents");
   expectClose(denoised(*gpu), expected, 5e-3, "latents of a second run, over the old graph");
+}
+
+ND_TEST("cuda model: T5 with a mask, whose layers leave the range of float16") {
+  const auto encoded = [](Backend& backend) {
+    T5Config c;
+    c.vocabSize = 30, c.hiddenSize = 32, c.intermediateSize = 48, c.layers = 2, c.heads = 2, c.headDim = 16;
+    c.gated = true;
+    const T5Encoder t5(c, WeightLoader(backend, bench::RandomTensors("t5")));
+    Arena arena(backend);
+    Context context{backend, arena};
+    const std::vector<int32_t> ids = {3, 7, 29, 1, 0, 0, 5, 6, 8, 9, 2, 1};
+    const std::vector<uint8_t> mask = {1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1, 1};
+    const TextEncoder::Output out = t5.encode(context, ids, 6, mask);
+    std::vector<float> values(static_cast<size_t>(out.last.shape.count())), hidden(values.size());
+    backend.download(out.last, values.data());
+    backend.download(out.hiddenStates[1], hidden.data());
+    values.insert(values.end(), hidden.begin(), hidden.end());
+    return values;
+  };
+  const auto cpu = makeCpuBackend(2), gpu = gpuOrSkip();
+  expectClose(encoded(*gpu), encoded(*cpu), 4e-2, "bfloat16 inside");
 }
 
 ND_TEST("cuda model: the autoencoder, both ways") {

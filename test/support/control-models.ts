@@ -88,8 +88,11 @@ export const copyControlNet = (
   return folder
 }
 
-/** latent-diffusion's name of a tensor of a ControlNet with two residual blocks per level. */
-const originalName = (name: string): string => {
+/**
+ * latent-diffusion's name of a tensor of a ControlNet, or of a UNet, with two residual blocks per level.
+ * @param attends whether an up block has attention
+ */
+export const originalName = (name: string, attends: (upBlock: number) => boolean = () => false): string => {
   const resnet = (block: string, rest: string): string =>
     `${block}.0.` +
     rest
@@ -114,6 +117,15 @@ const originalName = (name: string): string => {
     if (kind === 'resnets') return resnet(block, rest)
     return kind === 'attentions' ? `${block}.1.${rest}` : `${block}.0.op.${rest.replace('conv.', '')}`
   }
+  if ((m = /^up_blocks\.(\d+)\.(\w+)\.(\d+)\.(.*)/.exec(name))) {
+    const [, level, kind, index, rest] = m as unknown as [string, string, string, string, string]
+    const block = `output_blocks.${3 * Number(level) + (kind === 'upsamplers' ? 2 : Number(index))}`
+    if (kind === 'resnets') return resnet(block, rest)
+    return `${block}.${kind === 'upsamplers' && attends(Number(level)) ? 2 : 1}.${rest}`
+  }
+  if ((m = /^add_embedding\.linear_(\d)\.(.*)/.exec(name))) return `label_emb.0.${2 * Number(m[1]) - 2}.${m[2]}`
+  if ((m = /^conv_norm_out\.(.*)/.exec(name))) return `out.0.${m[1]}`
+  if ((m = /^conv_out\.(.*)/.exec(name))) return `out.2.${m[1]}`
   if ((m = /^mid_block\.attentions\.0\.(.*)/.exec(name))) return `middle_block.1.${m[1]}`
   if ((m = /^mid_block\.resnets\.(\d)\.(.*)/.exec(name)))
     return resnet('middle_block', m[2]!).replace('middle_block.0', `middle_block.${2 * Number(m[1])}`)

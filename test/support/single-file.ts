@@ -8,6 +8,7 @@ import { readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { gunzipSync } from 'node:zlib'
 import type { DiffusionError } from 'node-diffusion'
 import * as assert from 'uvu/assert'
+import { originalName } from './control-models.js'
 import { reference } from './paths.js'
 
 export type Shapes = Record<string, number[]>
@@ -72,6 +73,26 @@ export const writeTinySingleFile = (name: string, path: string): void => {
   const hash = createHash('sha256').update(file).digest('hex')
   if (hash !== sha256) throw new Error(`tiny-${name}: the file made has another hash than the reference file`)
   writeFileSync(path, file)
+}
+
+/**
+ * The tensors of SDXL's refiner in generative-models' layout: its UNet's by their diffusers names, its VAE and its only text
+ * encoder as in the base's single file.
+ */
+export const refinerFile = <T>(
+  unet: Iterable<readonly [name: string, tensor: T]>,
+  base: Iterable<readonly [name: string, tensor: T]>
+): [name: string, tensor: T][] => {
+  const own = [...unet]
+  const attends = (level: number): boolean => own.some(([name]) => name.startsWith(`up_blocks.${level}.attentions.`))
+  return [
+    ...own.map(([name, t]): [string, T] => [`model.diffusion_model.${originalName(name, attends)}`, t]),
+    ...[...base].flatMap(([name, t]): [string, T][] => {
+      if (name.startsWith('first_stage_model.')) return [[name, t]]
+      const second = 'conditioner.embedders.1.'
+      return name.startsWith(second) ? [[name.replace(second, 'conditioner.embedders.0.'), t]] : []
+    })
+  ]
 }
 
 /** Writes a safetensors file of F16 zeros. */

@@ -13,6 +13,7 @@ import {
   describeForeign,
   type Family,
   familyNames,
+  isXlFamily,
   findVae,
   recognise,
   type TextPart,
@@ -38,7 +39,7 @@ export interface ReadSingleFileOptions {
 /** What SD's VAEs have in common and their shapes do not say; the scaling of latents differs for SDXL. */
 const vaeTraits = (family: Family, latentSide: number): VaeTraits => ({
   normGroups: 32,
-  scalingFactor: family === 'sdxl' ? 0.13025 : 0.18215,
+  scalingFactor: isXlFamily(family) ? 0.13025 : 0.18215,
   shiftFactor: 0,
   latentsMean: undefined,
   latentsStd: undefined,
@@ -126,10 +127,13 @@ const fromShapes = async (
   const prediction = readPrediction(checkpoint, family, options.predictionType)
   const texts = presentTexts(checkpoint, family)
   const projected = texts.find(({ part }) => part.projected)
-  const sampleSize = family === 'sdxl' ? 128 : family === 'sd2' && prediction.type === 'v_prediction' ? 96 : 64
+  const refiner = family === 'refiner'
+  const timeIds = refiner ? 5 : 6
+  const sampleSize = isXlFamily(family) ? 128 : family === 'sd2' && prediction.type === 'v_prediction' ? 96 : 64
   const unetJson = unetConfigJson(unet, {
     heads: family === 'sd1' ? 'eight' : 'width64',
     pooledWidth: projected ? projectionWidth(projected.text) : 0,
+    timeIds,
     sampleSize
   })
   const traits = vaeTraits(family, sampleSize)
@@ -146,10 +150,14 @@ const fromShapes = async (
     return found && { ...found, tokenizer: builtInTokenizer(found.part, found.encoder.config.vocabSize, path) }
   })
   const unetConfig = parseUNetConfig(unetJson, path)
-  checkWidths(path, unetConfig, [first?.encoder ?? null, second?.encoder ?? null], 6, 'the UNet')
+  checkWidths(path, unetConfig, [first?.encoder ?? null, second?.encoder ?? null], timeIds, 'the UNet')
   return {
     path,
-    className: family === 'sdxl' ? 'StableDiffusionXLPipeline' : 'StableDiffusionPipeline',
+    className: refiner
+      ? 'StableDiffusionXLImg2ImgPipeline'
+      : family === 'sdxl'
+        ? 'StableDiffusionXLPipeline'
+        : 'StableDiffusionPipeline',
     index: {},
     unet: { folder: path, config: unetConfig, weights: unetWeights(unet) },
     vae: options.otherVae ? await options.otherVae(traits) : readVaeComponent(vae!, traits),
@@ -159,8 +167,8 @@ const fromShapes = async (
     tokenizer2: second?.tokenizer ?? null,
     scheduler: schedulerFor(family, prediction),
     noisingScheduler: null,
-    requiresAestheticsScore: false,
-    forceZerosForEmptyPrompt: true,
+    requiresAestheticsScore: refiner,
+    forceZerosForEmptyPrompt: !refiner,
     warnings: prediction.warnings
   }
 }
@@ -193,7 +201,12 @@ const withConfig = async (
     )
   const model = await readModelFolder(folder, { ...options, origin: { weightsOf, tokenizerOf } })
   const clip = [model.textEncoder, model.textEncoder2].every((text) => !text || text.kind === 'clip-text')
-  if (isSdxl(model.className) !== (family === 'sdxl') || !clip || !model.vae)
+  if (
+    isSdxl(model.className) !== isXlFamily(family) ||
+    model.requiresAestheticsScore !== (family === 'refiner') ||
+    !clip ||
+    !model.vae
+  )
     throw modelFormat(
       `${path}: expected config for ${familyNames[family]}, as the file's tensors are, but ${folder} is of a ${model.className}`
     )
@@ -201,7 +214,7 @@ const withConfig = async (
   return {
     ...model,
     path,
-    vae: options.otherVae ? await options.otherVae(traitsOf(model.vae.config, family === 'sdxl')) : model.vae,
+    vae: options.otherVae ? await options.otherVae(traitsOf(model.vae.config, isXlFamily(family))) : model.vae,
     scheduler: options.predictionType
       ? { ...scheduler, config: { ...scheduler.config, prediction_type: options.predictionType } }
       : scheduler

@@ -2,13 +2,16 @@ import { unsupported } from '../../errors.js'
 import type { Checkpoint } from './checkpoint.js'
 import type { TextLayout } from './text.js'
 
-export type Family = 'sd1' | 'sd2' | 'sdxl'
+export type Family = 'sd1' | 'sd2' | 'sdxl' | 'refiner'
 
 export const familyNames: Record<Family, string> = {
   sd1: 'Stable Diffusion 1',
   sd2: 'Stable Diffusion 2',
-  sdxl: 'Stable Diffusion XL'
+  sdxl: 'Stable Diffusion XL',
+  refiner: "Stable Diffusion XL's refiner"
 }
+
+export const isXlFamily = (family: Family): boolean => family === 'sdxl' || family === 'refiner'
 
 export const unetPrefix = 'model.diffusion_model.'
 const vaePrefix = 'first_stage_model.'
@@ -27,7 +30,7 @@ export const textParts: Record<Family, readonly TextPart[]> = {
     { component: 'text_encoder', prefix: 'cond_stage_model.transformer.', layout: 'transformers', projected: false }
   ],
   sd2: [
-    // generative-models' (sgm) naming; the refiner of SDXL has its only encoder there too.
+    // generative-models' (sgm) naming; SDXL's refiner has its only encoder there too.
     { component: 'text_encoder', prefix: 'conditioner.embedders.0.model.', layout: 'openclip', projected: false },
     { component: 'text_encoder', prefix: 'cond_stage_model.model.', layout: 'openclip', projected: false }
   ],
@@ -39,6 +42,9 @@ export const textParts: Record<Family, readonly TextPart[]> = {
       projected: false
     },
     { component: 'text_encoder_2', prefix: 'conditioner.embedders.1.model.', layout: 'openclip', projected: true }
+  ],
+  refiner: [
+    { component: 'text_encoder_2', prefix: 'conditioner.embedders.0.model.', layout: 'openclip', projected: true }
   ]
 }
 
@@ -67,7 +73,6 @@ const foreign: readonly (readonly [pattern: RegExp, what: string, remedy: string
   ],
   [/(^|\.)joint_blocks\.0\./, 'a Stable Diffusion 3 model', 'it is not supported'],
   [/(^|\.)double_(blocks|stream_blocks|layers)\.0\./, 'a model of the Flux kind', 'it is not supported'],
-  [/^conditioner\.embedders\.0\.model\./, 'the SDXL refiner', 'it is not supported; give the base model'],
   [
     /^(down_blocks\.\d|conv_in\.weight|time_embedding\.)/,
     'a UNet in the diffusers layout',
@@ -125,10 +130,8 @@ export const recognise = (checkpoint: Checkpoint): Family => {
   // The last text encoder tells: SDXL may lack the first.
   for (const family of ['sdxl', 'sd2', 'sd1'] as const)
     if (checkpoint.under(textParts[family].at(-1)!.prefix).size > 0) return family
-  if (checkpoint.under(textParts.sd2[0]!.prefix).size > 0) {
-    if (!checkpoint.has(`${unetPrefix}label_emb.0.0.weight`)) return 'sd2'
-    throw describeForeign(checkpoint, expectedCheckpoint)
-  }
+  if (checkpoint.under(textParts.refiner[0]!.prefix).size > 0)
+    return checkpoint.has(`${unetPrefix}label_emb.0.0.weight`) ? 'refiner' : 'sd2'
   throw unsupported(
     `${checkpoint.path}: expected a text encoder (cond_stage_model.transformer.*, cond_stage_model.model.* or conditioner.embedders.*) ` +
       'but the file has a UNet without one; give a checkpoint that has all parts'

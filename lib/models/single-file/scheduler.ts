@@ -75,9 +75,9 @@ const betas = { beta_start: 0.00085, beta_end: 0.012, beta_schedule: 'scaled_lin
 
 /**
  * The scheduler of the repository that diffusers' from_single_file takes its configuration from: v1-5 (PNDM), 2-1 (DDIM),
- * xl-base-1.0 (Euler).
+ * xl-base-1.0 and xl-refiner-1.0 (Euler).
  */
-const defaults: Record<Family, { readonly className: string; readonly config: ConfigJson }> = {
+const defaults: Record<Exclude<Family, 'refiner'>, { readonly className: string; readonly config: ConfigJson }> = {
   sd1: {
     className: 'PNDMScheduler',
     config: { ...betas, set_alpha_to_one: false, skip_prk_steps: true, steps_offset: 1, timestep_spacing: 'leading' }
@@ -99,7 +99,7 @@ const defaults: Record<Family, { readonly className: string; readonly config: Co
 }
 
 export const schedulerFor = (family: Family, prediction: Prediction): { className: string; config: ConfigJson } => {
-  const { className, config } = defaults[family]
+  const { className, config } = defaults[family === 'refiner' ? 'sdxl' : family]
   const type = { prediction_type: prediction.type }
   if (!prediction.zeroTerminalSnr) return { className, config: { ...config, ...type } }
   const rescaled = { rescale_betas_zero_snr: true, timestep_spacing: 'trailing' }

@@ -135,6 +135,8 @@ export interface UNetTraits {
   readonly heads: 'eight' | 'width64'
   /** Width of the second encoder's projected text, which SDXL's added embedding begins with. */
   readonly pooledWidth: number
+  /** How many numbers follow it: sizes and crop, or the refiner's sizes, crop and score. */
+  readonly timeIds: 5 | 6
   /** Side of the latents that the model was trained for. */
   readonly sampleSize: number
 }
@@ -171,9 +173,9 @@ export const unetConfigJson = (unet: Checkpoint, traits: UNetTraits): ConfigJson
   const upward = upDepths.map((depth, i) => depth || depths[last - i]!)
   const mirrored = upward.every((depth, i) => depth === depths[last - i])
   const added = unet.has('label_emb.0.0.weight') ? unet.dimension('label_emb.0.0.weight', 1) : 0
-  if (added && (added <= traits.pooledWidth || (added - traits.pooledWidth) % 6))
+  if (added && (added <= traits.pooledWidth || (added - traits.pooledWidth) % traits.timeIds))
     throw unsupported(
-      `${unet.path}: expected label_emb to read the ${traits.pooledWidth} numbers of the pooled text and six time ids but it reads ${added}`
+      `${unet.path}: expected label_emb to read the ${traits.pooledWidth} numbers of the pooled text and ${traits.timeIds} time ids but it reads ${added}`
     )
   return {
     _class_name: 'UNet2DConditionModel',
@@ -195,7 +197,7 @@ export const unetConfigJson = (unet: Checkpoint, traits: UNetTraits): ConfigJson
     ...(added
       ? {
           addition_embed_type: 'text_time',
-          addition_time_embed_dim: (added - traits.pooledWidth) / 6,
+          addition_time_embed_dim: (added - traits.pooledWidth) / traits.timeIds,
           projection_class_embeddings_input_dim: added
         }
       : {})
