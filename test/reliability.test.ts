@@ -251,7 +251,7 @@ const program = (source: string, args: readonly string[] = [], wrap: readonly st
 }
 const hasPrlimit = !spawnSync('prlimit', ['--version']).error
 if (!hasPrlimit) console.log('skip: no prlimit here (util-linux)')
-const limited: typeof test.skip = (...args) => (hasPrlimit ? test(...args) : test.skip(...args))
+const limited = (name: string, body: () => void): void => (hasPrlimit ? test : test.skip.bind(test))(name, body)
 
 limited('out of memory is an error, and the next call works', () => {
   const output = program(`
@@ -305,7 +305,8 @@ limited('a picture that does not fit on the disk: an error, the old one stays, n
 })
 
 if (!mounted) console.log('skip: no small disk can be mounted here (it takes root)')
-const onDisk: typeof test.skip = (...args) => (mounted ? test(...args) : test.skip(...args))
+const onDisk = (name: string, body: () => void | Promise<void>): void =>
+  (mounted ? test : test.skip.bind(test))(name, body)
 
 onDisk('a full disk: pictures', () => {
   assert.is(program(saving, [disk]), 'ENOSPC')
