@@ -19,13 +19,15 @@ namespace nd::cuda {
 
 namespace {
 
-/// Runtime calls act on the calling thread's device.
-void useDevice(int device) {
+/// Runtime calls act on the calling thread's device, which this alone changes.
+cudaError_t setDevice(int device) noexcept {
   thread_local int current = -1;
-  if (current == device) return;
-  check(cudaSetDevice(device), "cudaSetDevice");
-  current = device;
+  if (current == device) return cudaSuccess;
+  const cudaError_t error = cudaSetDevice(device);
+  current = error == cudaSuccess ? device : -1;
+  return error;
 }
+void useDevice(int device) { check(setDevice(device), "cudaSetDevice"); }
 
 size_t floatBytes(const Tensor& t) { return static_cast<size_t>(t.shape.count()) * sizeof(float); }
 
@@ -59,7 +61,7 @@ CudaBackend::CudaBackend(int device, DType type) : device_(device), ownType_(typ
 }
 
 CudaBackend::~CudaBackend() {
-  cudaSetDevice(device_.index);
+  setDevice(device_.index);
   cudaStreamSynchronize(stream_);
 }
 
@@ -92,7 +94,7 @@ void* CudaBackend::allocate(size_t bytes) {
 }
 
 void CudaBackend::deallocate(void* data, size_t bytes) {
-  cudaSetDevice(device_.index);
+  setDevice(device_.index);
   cudaFree(data);
   activationBytes_ -= bytes;
 }
@@ -108,7 +110,7 @@ void* CudaBackend::reserve(size_t& bytes) {
 }
 
 void CudaBackend::unreserve(void* data, size_t) {
-  cudaSetDevice(device_.index);
+  setDevice(device_.index);
   std::erase_if(ranges_, [&](const auto& range) { return range->data() == data; });
 }
 
@@ -132,7 +134,7 @@ WeightPtr CudaBackend::makeWeight(WeightKind kind, std::span<const HostTensor> p
   *weightBytes_ += weight->bytes();
   return {weight.release(), [counter = weightBytes_, device = device_.index](const CudaWeight* w) {
             *counter -= w->bytes();
-            cudaSetDevice(device);
+            setDevice(device);
             delete w;
           }};
 }

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { rename, rm, writeFile } from 'node:fs/promises'
 
 /** Replaces the file at `path`, or leaves it as it was and throws the system's error; nothing is left beside it. */
-export const writeAtomically = async (path: string, bytes: Uint8Array): Promise<void> => {
+export const replaceFile = async (path: string, bytes: Uint8Array): Promise<void> => {
   const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`
   try {
     await writeFile(temporary, bytes, { flag: 'wx' })

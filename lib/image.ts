@@ -8,7 +8,7 @@ import sharp, {
   type Sharp,
   type WebpOptions
 } from 'sharp'
-import { writeAtomically } from './atomic-write.js'
+import { replaceFile } from './atomic-write.js'
 import { DiffusionError, invalidArgument } from './errors.js'
 import { writePngText } from './png-metadata.js'
 
@@ -28,6 +28,7 @@ export interface ImageOptions {
   webp: WebpOptions
 }
 
+/** Pixels of 8 bits, rows from the top. */
 export interface RawImage {
   data: Uint8Array | Uint8ClampedArray
   width: number
@@ -95,10 +96,7 @@ export class DiffusionImage implements RawImage {
    * renamed, so that nobody sees half a file.
    */
   async save(path: string, options: ImageOptions[ImageFormat] = {}): Promise<void> {
-    const bytes = await this.toBuffer(imageFormat(path), options)
-    await writeAtomically(path, bytes).catch((cause: Error) => {
-      throw new DiffusionError('ERR_ND_INVALID_ARGUMENT', `Cannot write ${path}: ${cause.message}`, { cause })
-    })
+    await writeAtomically(path, await this.toBuffer(imageFormat(path), options))
   }
 }
 
@@ -109,6 +107,12 @@ export const imageFormat = (path: string): ImageFormat => {
   if (!format) throw invalidArgument('path', `a file name ending in ${Object.keys(formatOfExtension).join(', ')}`, path)
   return format
 }
+
+/** A file that is there as a whole or not at all. @throws DiffusionError ERR_ND_INVALID_ARGUMENT */
+export const writeAtomically = (path: string, bytes: Uint8Array): Promise<void> =>
+  replaceFile(path, bytes).catch((cause: Error) => {
+    throw new DiffusionError('ERR_ND_INVALID_ARGUMENT', `Cannot write ${path}: ${cause.message}`, { cause })
+  })
 
 export interface LoadedImage {
   /** RGB, rows from the top. */

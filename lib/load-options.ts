@@ -4,12 +4,14 @@ import type { Scheduler } from './schedulers/index.js'
 /** How the hub is asked. */
 export type HubAccess = Pick<LoadOptions, 'cacheDir' | 'token' | 'localFilesOnly' | 'signal'>
 
+/** Options of Pipeline.fromPretrained. */
 export interface LoadOptions {
   /** 'auto' (default): the best there is; 'cpu'; 'cuda', 'cuda:1': that one, or an error. */
   device?: string
   /**
    * 'auto' (default): float32 on the CPU, whose weights keep the file's type; 'float16' on a GPU, or 'bfloat16', whose range
-   * is larger and whose precision is less.
+   * is larger and whose precision is less. What overflows in float16 (Stable Diffusion XL's autoencoder, T5) is computed in
+   * bfloat16 there in any case. float8 is not built.
    */
   dtype?: string
   /** CPU threads; default: the physical cores. */

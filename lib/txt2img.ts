@@ -22,6 +22,7 @@ import type { ResolvedOptions } from './txt2img-options.js'
 import { repaintFields } from './repaint-options.js'
 import { nativeVariation, repaintsAlone, variationFields } from './variation.js'
 
+/** What every painting call gives. */
 export interface GenerationResult {
   /** prompts × count pictures; empty with outputType 'latent'. */
   readonly images: readonly DiffusionImage[]

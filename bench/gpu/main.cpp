@@ -2,6 +2,9 @@
 //   nd_gpu_bench device                    what is computed on
 //   nd_gpu_bench operations MODEL…         time of every operation at the model's shapes
 //   nd_gpu_bench model MODEL [STEPS]       the step loop with guidance, and the decoder; random weights
+//   nd_gpu_bench files MODEL FOLDER        as model, with the weights and inputs of unet, vae and
+//                                          inputs.safetensors in FOLDER; writes what one evaluation and the
+//                                          decoder make of them to unet.f32 and picture.f32 (diffusers.py)
 //   nd_gpu_bench parity MODEL [SIDE]       one UNet evaluation and every operation against the CPU backend
 //   (float32)
 // MODEL: sd15, sd21, sdxl, tiny. `--bf16` before the command: bfloat16.
@@ -11,6 +14,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <functional>
 
 #include "bench/gpu/prepared-operation.h"
@@ -100,8 +104,7 @@ double denoiseSeconds(RandomModel& model, int steps) {
     Arena::Scope step(context.arena);
     const Tensor latents = context.arena.tensor({2, model.side(), model.side(), 4});
     context.backend.modelInput(x, inputScale, 2, latents);
-    model.unet().selectTime(context, model.time(), static_cast<int64_t>(row) % RandomModel::kRows,
-                            model.current());
+    model.unet().selectTime(context, model.time(), static_cast<int64_t>(row) % kRows, model.current());
     evaluation(context, [&] {
       context.backend.modelOutput(model.unet().forward(context, latents, model.current(), 0, model.text()),
                                   out);
@@ -111,10 +114,45 @@ double denoiseSeconds(RandomModel& model, int steps) {
   return since(start);
 }
 
-void model(Backend& backend, const std::string& name, int steps) {
+/// All tensors of a file under their own names.
+TensorMap fileTensors(const std::string& path) {
+  const auto file = SafetensorsFile::open(path);
+  TensorMap tensors(path);
+  for (const auto& entry : file->entries()) tensors.add(entry.name, file, entry.name);
+  return tensors;
+}
+std::vector<float> fileFloats(const SafetensorsFile& file, const std::string& name) {
+  if (!file.has(name)) return {};
+  const HostTensor tensor = file.tensor(name);
+  expect(tensor.dtype == DType::F32, "inputs are float32");
+  const auto* values = static_cast<const float*>(tensor.data);
+  return {values, values + tensor.shape.count()};
+}
+void writeFloats(const std::string& path, const std::vector<float>& values) {
+  std::ofstream out(path, std::ios::binary);
+  out.write(reinterpret_cast<const char*>(values.data()),
+            static_cast<std::streamsize>(values.size() * sizeof(float)));
+  if (!out.flush()) throw Error(ErrorCode::Internal, "cannot write " + path);
+}
+
+/// `folder` empty: random weights and inputs.
+void model(Backend& backend, const std::string& name, int steps, const std::string& folder = {}) {
   const ModelShape shape = modelShape(name);
+  const auto tensors = [&](const std::string& component) -> std::unique_ptr<TensorMap> {
+    if (folder.empty()) return std::make_unique<RandomTensors>(component);
+    return std::make_unique<TensorMap>(fileTensors(folder + "/" + component + ".safetensors"));
+  };
+  ModelInputs inputs = randomInputs(shape, shape.latent);
+  std::vector<float> z = randomValues(4 * shape.latent * shape.latent, 5);
+  if (!folder.empty()) {
+    const auto file = SafetensorsFile::open(folder + "/inputs.safetensors");
+    inputs.sample = fileFloats(*file, "sample"), inputs.text = fileFloats(*file, "context");
+    inputs.textEmbeds = fileFloats(*file, "pooled"), inputs.timeIds = fileFloats(*file, "time_ids");
+    inputs.timesteps[0] = fileFloats(*file, "timestep").at(0);
+    z = fileFloats(*file, "z");
+  }
   Clock::time_point start = Clock::now();
-  RandomModel unet(backend, shape);
+  RandomModel unet(backend, shape, shape.latent, *tensors("unet"), std::move(inputs));
   backend.synchronize();
   const double load = since(start);
   std::vector<double> loops;
@@ -122,17 +160,26 @@ void model(Backend& backend, const std::string& name, int steps) {
   for (int i = 0; i == 0 || (i < 5 && first < 2); i++) loops.push_back(denoiseSeconds(unet, steps));
   const size_t unetPeak = unet.context().arena.peakBytes(), unetWeights = backend.memory().weights;
 
-  const Vae vae(shape.vae, WeightLoader(backend, RandomTensors("vae")));
+  if (!folder.empty()) writeFloats(folder + "/unet.f32", unet.evaluate(0));
+
+  const WideRange range(backend, name == "sdxl");  // as the pipeline has it
+  const Vae vae(shape.vae, WeightLoader(backend, *tensors("vae")));
   Arena arena(backend);
   Context context{backend, arena};
   const int64_t f = vae.factor();
-  const std::vector<float> z = randomValues(4 * unet.side() * unet.side(), 5);
   std::vector<uint8_t> pixels(static_cast<size_t>(unet.side() * f * unet.side() * f * 3));
   const auto decode = [&] {
     Arena::Scope scope(arena);
     backend.downloadPixels(
         vae.decode(context, uploadImage(context, z.data(), 1, 4, unet.side(), unet.side())), pixels.data());
   };
+  if (!folder.empty()) {
+    Arena::Scope scope(arena);
+    std::vector<float> picture(pixels.size());
+    backend.downloadImage(vae.decode(context, uploadImage(context, z.data(), 1, 4, unet.side(), unet.side())),
+                          picture.data());
+    writeFloats(folder + "/picture.f32", picture);
+  }
   decode();
   std::vector<double> decodes;
   for (int i = 0; i == 0 || (i < 5 && decodes[0] < 2); i++) {
@@ -190,11 +237,13 @@ int run(int count, char** arguments) {
     for (size_t i = 1; i < words.size(); i++) operations(*backend, words[i]);
   } else if (words[0] == "model") {
     model(*backend, words[1], number(2, 50));
+  } else if (words[0] == "files" && words.size() > 2) {
+    model(*backend, words[1], number(3, 50), words[2]);
   } else if (words[0] == "parity") {
     return parity(*backend, words[1], number(2, 0)) ? 0 : 1;
   } else {
     throw Error(ErrorCode::InvalidArgument,
-                "Expected device, operations, model or parity but received " + words[0]);
+                "Expected device, operations, model, files or parity but received " + words[0]);
   }
   return 0;
 }

@@ -75,7 +75,7 @@ inline ModelShape modelShape(const std::string& name) {
     m.latent = 128;
   } else if (name == "tiny") {
     levels({32, 64}, {2, 4}, {1, 2}, 24);
-    m.unet.midHeads = 4;
+    m.unet.midHeads = 4, m.unet.midTransformerLayers = 2;
     m.unet.normGroups = 8;
     m.vae.channels = {16, 24};
     m.vae.resnets = 1;
@@ -97,32 +97,47 @@ inline std::vector<float> randomValues(int64_t count, uint32_t seed) {
   return values;
 }
 
-/// One model on one backend, and its inputs: two branches, 77 tokens.
+constexpr int kRows = 50;  // of a plan
+
+/// What goes into a UNet for the two branches of one image.
+struct ModelInputs {
+  std::vector<float> sample, text, textEmbeds, timeIds;  // [2, 4, side, side], [2, 77, width], …
+  std::vector<float> timesteps;                          // [kRows]
+};
+inline ModelInputs randomInputs(const ModelShape& shape, int64_t side) {
+  ModelInputs in;
+  in.sample = randomValues(2 * 4 * side * side, 3);
+  in.text = randomValues(2 * 77 * shape.unet.levels[0].contextWidth, 1);
+  if (shape.pooledWidth) {
+    in.textEmbeds = randomValues(2 * shape.pooledWidth, 2);
+    in.timeIds = {1024, 1024, 0, 0, 1024, 1024, 1024, 1024, 0, 0, 1024, 1024};
+  }
+  for (int row = 0; row < kRows; row++) in.timesteps.push_back(static_cast<float>(981 - 20 * row));
+  return in;
+}
+
+/// One model on one backend, and its inputs.
 class RandomModel {
  public:
   RandomModel(Backend& backend, const ModelShape& shape, int64_t latent = 0)
-      : shape_(shape),
-        side_(latent ? latent : shape.latent),
+      : RandomModel(backend, shape, latent ? latent : shape.latent, RandomTensors("unet"),
+                    randomInputs(shape, latent ? latent : shape.latent)) {}
+  RandomModel(Backend& backend, const ModelShape& shape, int64_t side, const TensorMap& tensors,
+              ModelInputs inputs)
+      : inputs_(std::move(inputs)),
+        side_(side),
         arena_(backend),
         context_{backend, arena_},
-        unet_(shape.unet, WeightLoader(backend, RandomTensors("unet"))) {
-    text_ = upload(context_, randomValues(2 * 77 * contextWidth(), 1), {2, 77, contextWidth()});
+        unet_(shape.unet, WeightLoader(backend, tensors)) {
+    text_ = upload(context_, inputs_.text, {2, 77, shape.unet.levels[0].contextWidth});
     keysValues_ = unet_.prepareText(context_, text_);
-    AddedConditions added;
-    int64_t perRow = 1;
-    if (shape.pooledWidth) {
-      perRow = 2;
-      added.textEmbeds = randomValues(2 * shape.pooledWidth, 2);
-      added.timeIds = {1024, 1024, 0, 0, 1024, 1024, 1024, 1024, 0, 0, 1024, 1024};
-    }
+    const int64_t perRow = shape.pooledWidth ? 2 : 1;
     std::vector<float> timesteps;
-    for (int row = 0; row < kRows; row++)
-      for (int64_t b = 0; b < perRow; b++) timesteps.push_back(static_cast<float>(981 - 20 * row));
-    time_ = unet_.prepareTime(context_, timesteps, perRow, added);
+    for (const float t : inputs_.timesteps) timesteps.insert(timesteps.end(), static_cast<size_t>(perRow), t);
+    time_ = unet_.prepareTime(context_, timesteps, perRow, {inputs_.textEmbeds, inputs_.timeIds, {}});
     current_ = unet_.oneTime(context_, time_);
   }
 
-  static constexpr int kRows = 50;
   Context& context() { return context_; }
   const UNet& unet() const { return unet_; }
   int64_t side() const { return side_; }
@@ -133,17 +148,15 @@ class RandomModel {
   /// One evaluation of row `row` on latents of both branches → NCHW.
   std::vector<float> evaluate(int64_t row) {
     Arena::Scope scope(arena_);
-    const std::vector<float> x = randomValues(2 * 4 * side_ * side_, 3);
-    const Tensor y =
-        unet_.forward(context_, uploadImage(context_, x.data(), 2, 4, side_, side_), time_, row, keysValues_);
-    std::vector<float> out(x.size());
+    const Tensor y = unet_.forward(context_, uploadImage(context_, inputs_.sample.data(), 2, 4, side_, side_),
+                                   time_, row, keysValues_);
+    std::vector<float> out(inputs_.sample.size());
     context_.backend.downloadImage(y, out.data());
     return out;
   }
 
  private:
-  int64_t contextWidth() const { return shape_.unet.levels[0].contextWidth; }
-  ModelShape shape_;
+  ModelInputs inputs_;
   int64_t side_;
   Arena arena_;
   Context context_;

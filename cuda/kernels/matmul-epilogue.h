@@ -27,6 +27,7 @@ ND_DEVICE void finishRows(const MatmulParams<T>& p, Shared<float> staging, int n
     store8(staging + (at + 8 * kPitch), floatToBits(value(j, 2)), floatToBits(value(j, 3)));
   }
   syncWarp();
+#pragma unroll 1
   for (int chunk = lane; chunk < 16 * kColumns; chunk += 32) {
     const int row = chunk / kColumns, column = chunk % kColumns * 8;
     const int m = rowOf(row), n = n0 + column;

@@ -124,11 +124,17 @@ ND_DEVICE void consume(const HopperParams<T>& p, Shared<T> a, Shared<T> b, Share
       if (w >= q.gridW || h * q.gridW >= q.gridPixels || image * q.gridPixels >= q.m) return -1;
       return q.rowAt(image, h, w, box.phase);
     };
+    // One copy of the code for all slabs, whose sums move to the front in turn: unrolled it would not fit the
+    // instruction cache.
+    constexpr int kColumns = L::kSlab / 8;
+#pragma unroll 1
+    for (int slab = 0; slab < kTileN / L::kSlab; slab++) {
+      finishRows<kColumns>(
+          q, staging, box.n * kTileN + slab * L::kSlab, [&](int j, int e) { return sums[j][e]; }, rowOf);
 #pragma unroll
-    for (int slab = 0; slab < kTileN / L::kSlab; slab++)
-      finishRows<L::kSlab / 8>(
-          q, staging, box.n * kTileN + slab * L::kSlab,
-          [&](int j, int e) { return sums[slab * L::kSlab / 8 + j][e]; }, rowOf);
+      for (int i = 0; i < 4 * (kTileN / 8 - kColumns); i++)
+        sums[i / 4][i % 4] = sums[i / 4 + kColumns][i % 4];
+    }
   }
 }
 

@@ -75,8 +75,10 @@ ND_DEVICE void finish8(const MatmulParams<T>& p, const float (&sums)[8], int m, 
     if (!whole && n0 + i >= p.n) continue;
     if (p.bias) v[i] += p.bias[n0 + i];
     if (p.channelAdd) v[i] += toFloat(p.channelAdd[image + n0 + i]);
-    v[i] = activate(v[i], p.activation);
   }
+  if (p.activation != Activation::None)
+#pragma unroll
+    for (int i = 0; i < 8; i++) v[i] = activate(v[i], p.activation);
   if (whole && p.wideRows) {
     if (p.residual) {
       const Vec16 r = load16(p.residual + (m * p.residualStride + n0));

@@ -21,7 +21,8 @@ constexpr int kStages = 4;
 
 constexpr uint32_t pipelineBytes(int rows) { return kStages * rows * kDepth * 2; }
 template <class T, int kTileM, int kTileN, int kWarpM, int kWarpN, bool kWide>
-__global__ void __launch_bounds__(kTileM / kWarpM * (kTileN / kWarpN) * 32)
+__global__ void __launch_bounds__(kTileM / kWarpM * (kTileN / kWarpN) * 32,
+                                  kTileM / kWarpM * (kTileN / kWarpN) == 8 ? 2 : 6)
     matmulKernel(const MatmulParams<T> p) {
   constexpr int kWarpsN = kTileN / kWarpN, kThreads = kTileM / kWarpM * kWarpsN * 32;
   constexpr int kRowsM = kWarpM / 16, kColumnsN = kWarpN / 8;
@@ -78,14 +79,22 @@ __global__ void __launch_bounds__(kTileM / kWarpM * (kTileN / kWarpN) * 32)
                   // empty): it stages results
 
   const auto staging = shared<float>(warp * stagingBytes(kWarpN), 16 * stagingPitch(kWarpN));
-#pragma unroll
-  for (int i = 0; i < kRowsM; i++)
+  // One copy of the code for all rows, whose sums move to the front in turn.
+#pragma unroll 1
+  for (int i = 0; i < kRowsM; i++) {
     finishRows<kColumnsN>(
-        p, staging, n0 + warpN, [&](int j, int e) { return sums[i][j][e]; },
+        p, staging, n0 + warpN, [&](int j, int e) { return sums[0][j][e]; },
         [&](int row) {
           const int m = m0 + warpM + 16 * i + row;
           return m < p.m ? p.rowOf(m, phase) : -1;
         });
+#pragma unroll
+    for (int row = 0; row + 1 < kRowsM; row++)
+#pragma unroll
+      for (int j = 0; j < kColumnsN; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) sums[row][j][e] = sums[row + 1][j][e];
+  }
 }
 
 /// Adds the partial sums of all ranges of K, in their order, and ends the results. One thread per 8 columns.

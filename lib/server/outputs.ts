@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto'
 import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { writeAtomically } from '../atomic-write.js'
+import { replaceFile } from '../atomic-write.js'
 
 const namePattern = /^[0-9a-f-]{36}\.(png|jpeg|webp)$/
 
@@ -19,7 +19,7 @@ export class Outputs {
     await mkdir(this.folder, { recursive: true })
     const name = `${randomUUID()}.${format}`
     await this.clean()
-    await writeAtomically(join(this.folder, name), bytes)
+    await replaceFile(join(this.folder, name), bytes)
     return name
   }
 
