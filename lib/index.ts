@@ -23,7 +23,7 @@ export { TextEncoder, UNet, Vae, type UNetRequest, type VaeCallOptions } from '.
 export { psnrOf, type Roundtrip } from './roundtrip.js'
 export type { VaeTilingOption } from './vae-tiling.js'
 export { ControlNet, T2iAdapter, type ControlNetRequest, type LoadControlOptions } from './control.js'
-export type { Control, ControlOptions } from './control-options.js'
+export type { Control, ControlOptions, ControlPicture, MaskedPicture } from './control-options.js'
 export * from './schedulers/index.js'
 export { runPlan, type RunPlanOptions } from './run-plan.js'
 export type { Basis, PlanRow, PlanWrite, Register, StepPlan } from './step-plan.js'
