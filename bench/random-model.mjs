@@ -1,8 +1,10 @@
 // A model of Stable Diffusion 1.5's shapes with random weights, in the diffusers layout: what the speed of a real one
-// depends on, without its gigabytes in the repository. names/sd15.json holds tensor names and shapes.
+// depends on, without its gigabytes in the repository. names/sd15.json holds tensor names and shapes. Other programs get
+// the same shapes as one checkpoint in the original layout, whose names the tests have.
 import { createWriteStream, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { once } from 'node:events'
+import { gunzipSync } from 'node:zlib'
 import { fileURLToPath } from 'node:url'
 import { vocabularySymbols } from '../dist/tokenizer/byte-symbols.js'
 
@@ -80,7 +82,7 @@ const halves = (mean, deviation) => {
 
 const fill = (name, shape) => {
   const count = shape.reduce((a, b) => a * b, 1)
-  const norm = shape.length === 1 && /norm/.test(name) && name.endsWith('.weight')
+  const norm = shape.length === 1 && name.endsWith('.weight')
   const fanIn = count / shape[0]
   const source =
     shape.length === 1 ? halves(norm ? 1 : 0, 0.02) : halves(0, Number((1 / Math.sqrt(fanIn)).toPrecision(3)))
@@ -144,4 +146,14 @@ export const randomSd15 = async (folder = join(here, 'out', 'sd15-random')) => {
   writeFileSync(join(partial, 'tokenizer', 'merges.txt'), merges)
   renameSync(partial, folder)
   return folder
+}
+
+/** Path of the checkpoint in the original layout; it is written on first use (2.1 GB). */
+export const randomSd15File = async (path = join(here, 'out', 'sd15-random.safetensors')) => {
+  if (existsSync(path)) return path
+  const names = join(here, '..', 'test', 'reference', 'single-file', 'sd15.single-file.json.gz')
+  mkdirSync(dirname(path), { recursive: true })
+  await writeSafetensors(`${path}.partial`, JSON.parse(gunzipSync(readFileSync(names)).toString('utf8')))
+  renameSync(`${path}.partial`, path)
+  return path
 }

@@ -1,18 +1,42 @@
-// npm run bench [-- --quick] [-- --json FILE]: seconds per stage, GFLOP/s and share of the measured peak per operation,
-// memory, and the error against the reference outputs; for the bundled model and for a model of SD1.5's shapes.
+// npm run bench [-- --quick] [--json FILE] [--roofline FILE.svg] [--against torch,onednn,sdcpp [--sdcpp PATH]]: seconds
+// per stage, GFLOP/s and share of the measured peak per operation, memory, and the error against the reference outputs;
+// for the bundled model and for a model of SD1.5's shapes. --against: other programs in the same run (against.mjs);
+// --sdcpp: the sd-cli of stable-diffusion.cpp. --no-errors leaves the references out.
 import { spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
 import { inspect } from '../dist/index.js'
+import { againstOnednn, againstSdcpp, againstTorch } from './against.mjs'
 import { referenceErrors } from './errors.mjs'
 import { randomSd15 } from './random-model.mjs'
+import { roofline } from './roofline.mjs'
+import { fixed, table } from './tables.mjs'
 
 const here = dirname(fileURLToPath(import.meta.url))
 const root = join(here, '..')
-const quick = process.argv.includes('--quick')
-const jsonAt = process.argv.indexOf('--json')
+const { values: options } = parseArgs({
+  options: {
+    quick: { type: 'boolean' },
+    'no-errors': { type: 'boolean' },
+    json: { type: 'string' },
+    roofline: { type: 'string' },
+    against: { type: 'string', default: '' },
+    sdcpp: { type: 'string' },
+    steps: { type: 'string', default: '2' }
+  }
+})
+const peers = options.against.split(',').filter(Boolean)
+for (const peer of peers)
+  if (!['torch', 'onednn', 'sdcpp'].includes(peer))
+    throw new Error(`Expected --against torch, onednn, sdcpp or several of them but received ${peer}`)
+const steps = Number(options.steps)
+if (!(Number.isInteger(steps) && steps >= 1))
+  throw new Error(`Expected --steps 1 or more but received ${options.steps}`)
+if (options.quick && (options.roofline || peers.length))
+  throw new Error('Expected --roofline and --against without --quick: they need the large model')
 
 const lines = (command, args) => {
   const out = spawnSync(command, args, { encoding: 'utf8', maxBuffer: 1 << 28, stdio: ['ignore', 'pipe', 'inherit'] })
@@ -23,27 +47,30 @@ const lines = (command, args) => {
     .map((line) => JSON.parse(line))
 }
 const model = (folder, steps) => lines(process.execPath, [join(here, 'model.mjs'), folder, String(steps)])[0]
-const machine = () => lines(join(root, 'build', 'Release', 'nd_bench'), ['--json', 'no such problem'])[0]
-
-const fixed = (n, digits = 2) => n.toFixed(digits)
-const table = (head, rows) => {
-  const all = [head, ...rows].map((row) => row.map(String))
-  const widths = head.map((_, i) => Math.max(...all.map((row) => row[i].length)))
-  const line = (row) =>
-    '| ' + row.map((cell, i) => (i ? cell.padStart(widths[i]) : cell.padEnd(widths[i]))).join(' | ') + ' |'
-  console.log([line(all[0]), line(widths.map((w) => '-'.repeat(w))), ...all.slice(1).map(line)].join('\n') + '\n')
-}
+const nativeBench = (args) => lines(join(root, 'build', 'Release', 'nd_bench'), args)
+const machine = () => nativeBench(['--json', 'no such problem'])[0]
 
 const stageTable = (runs) =>
   table(
-    ['seconds', 'size', 'load', 'first picture', 'text', 'one step', 'decode', 'weights MB', 'arena MB', 'peak MB'],
+    [
+      'seconds',
+      'size',
+      'load',
+      'first picture',
+      'text',
+      'one step',
+      'decode',
+      'second load',
+      'weights MB',
+      'arena MB',
+      'peak MB',
+      'second pipeline MB'
+    ],
     runs.map(([name, r]) => [
       name,
       r.size,
-      ...[r.seconds.load, r.seconds.firstPicture, r.seconds.text, r.seconds.step, r.seconds.decode].map((s) =>
-        fixed(s, 3)
-      ),
-      ...[r.memory.weights, r.memory.activations, r.memory.peak].map((b) => Math.round(b / 1e6))
+      ...['load', 'firstPicture', 'text', 'step', 'decode', 'loadAgain'].map((name) => fixed(r.seconds[name], 3)),
+      ...['weights', 'activations', 'peak', 'secondPipeline'].map((name) => Math.round(r.memory[name] / 1e6))
     ])
   )
 
@@ -91,19 +118,45 @@ console.log(
 )
 
 const runs = [['postcard', model('postcard', 20)]]
-if (!quick) runs.push(['SD1.5 shapes', model(await randomSd15(), 2)])
+if (!options.quick) runs.push(['SD1.5 shapes', model(await randomSd15(), steps)])
 stageTable(runs)
 for (const [name, run] of runs) operationTable(name, run, peaks.peak)
 
-const errors = await referenceErrors()
-console.log('Error against diffusers (share of the largest value; pictures: mean difference in 1/255)\n')
-table(
-  ['family', 'cases', 'latents, worst', 'picture, worst'],
-  errors.map((e) => [e.family, e.cases, e.latents.toExponential(1), fixed(e.picture, 3)])
-)
-
-if (jsonAt > 0)
+const large = runs.at(-1)[1]
+const date = new Date().toISOString().slice(0, 10)
+if (options.roofline)
   writeFileSync(
-    process.argv[jsonAt + 1],
-    JSON.stringify({ date: new Date().toISOString(), about, peaks, runs: Object.fromEntries(runs), errors }, null, 1)
+    options.roofline,
+    roofline({
+      operations: large.operations,
+      peak: peaks.peak,
+      bandwidth: peaks.bandwidth,
+      title: `Operations of SD 1.5's shapes, ${large.size}: area is time`,
+      subtitle: `${cpus()[0]?.model}, ${peaks.isa}, ${peaks.threads} threads, float32, ${date}`
+    })
+  )
+
+const against = {}
+if (peers.includes('onednn')) against.onednn = againstOnednn(nativeBench)
+if (peers.includes('torch')) against.torch = againstTorch(large.operations, peaks.threads)
+if (peers.includes('sdcpp')) against.sdcpp = await againstSdcpp(options.sdcpp, large, steps, peaks.threads)
+
+let errors = []
+if (!options['no-errors']) {
+  errors = await referenceErrors()
+  console.log('Error against diffusers (share of the largest value; pictures: mean difference in 1/255)\n')
+  table(
+    ['family', 'cases', 'latents, worst', 'picture, worst'],
+    errors.map((e) => [e.family, e.cases, e.latents.toExponential(1), fixed(e.picture, 3)])
+  )
+}
+
+if (options.json)
+  writeFileSync(
+    options.json,
+    JSON.stringify(
+      { date: new Date().toISOString(), about, peaks, runs: Object.fromEntries(runs), against, errors },
+      null,
+      1
+    )
   )

@@ -47,8 +47,13 @@ std::vector<ControlInput> controlInputs(const Napi::Object& o, const char* name)
   for (uint32_t i = 0; i < all.Length(); i++) {
     if (!all.Get(i).IsObject()) wrong(name, "objects");
     const auto c = all.Get(i).As<Napi::Object>();
-    ControlInput in{integer(c, "id"), boolean(c, "adapter"), pictures(array(c, "pictures"), "pictures"),
-                    ints(c, "pictureOf")};
+    ControlInput in{integer(c, "id"),
+                    boolean(c, "adapter"),
+                    pictures(array(c, "pictures"), "pictures"),
+                    ints(c, "pictureOf"),
+                    {}};
+    if (has(c, "masks")) in.masks = pictures(array(c, "masks"), "masks");
+    if (!in.masks.empty() && in.masks.size() != in.pictures.size()) wrong("masks", "a mask per picture");
     for (const int32_t p : in.pictureOf)
       if (p < 0 || static_cast<size_t>(p) >= in.pictures.size()) wrong("pictureOf", "numbers of pictures");
     out.push_back(std::move(in));

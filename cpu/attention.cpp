@@ -1,4 +1,6 @@
-// Driver of attention: packs each head's keys and values once, then hands out blocks of queries.
+// Driver of attention: packs each head's keys and values once, then hands out blocks of queries. Packing is a
+// copy of 2 · Lk · d floats per head against 4 · Lq · Lk · d FLOP: with the 77 keys of a prompt 0.4 to
+// 1.6 MB a layer, less than a thousandth of a step, so that packed keys are not kept from step to step.
 #include <algorithm>
 
 #include "cpu/cpu-backend.h"

@@ -23,6 +23,7 @@ namespace {
 // Operations follow each other within microseconds, a futex wake-up costs tens of them: look around for about
 // 50 µs before sleeping. Longer spinning would steal the core from JavaScript between steps.
 constexpr int kSpins = 2000;
+constexpr uint32_t kClosed = 0xffffffff;
 
 inline void relax() {
 #if defined(__x86_64__) || defined(_M_X64)
@@ -82,17 +83,13 @@ int physicalCores() {
   return n ? static_cast<int>(n) : 1;
 }
 
-ThreadPool::ThreadPool(int threads) {
+ThreadPool::ThreadPool(int threads) : next_(kClosed) {
   if (threads <= 0) threads = physicalCores();
   try {
     for (int i = 1; i < threads; i++) workers_.emplace_back([this, i] { work(i); });
   } catch (const std::system_error&) {
     const int started = this->threads();
-    stop_ = true;
-    generation_.fetch_add(1);
-    { std::lock_guard lock(mutex_); }
-    wake_.notify_all();
-    for (auto& worker : workers_) worker.join();
+    end();
     throw Error(
         ErrorCode::OutOfMemory,
         format("Expected to start %d threads but the system refused after %d. Pass a smaller `threads`.",
@@ -100,27 +97,40 @@ ThreadPool::ThreadPool(int threads) {
   }
 }
 
-ThreadPool::~ThreadPool() {
-  stop_ = true;
+ThreadPool::~ThreadPool() { end(); }
+
+void ThreadPool::end() {
   {
-    std::lock_guard lock(mutex_);
-    generation_.fetch_add(1);
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
   }
   wake_.notify_all();
   for (auto& worker : workers_) worker.join();
 }
 
+/// Claims tasks of the current job and runs them, until there are none left.
 void ThreadPool::drain(int thread) {
-  try {
-    for (;;) {
-      const int64_t task = next_.fetch_add(1, std::memory_order_relaxed);
-      if (task >= tasks_) return;
-      call_(body_, task, thread);
+  uint64_t at = next_.load(std::memory_order_acquire);
+  for (;;) {
+    const auto task = static_cast<uint32_t>(at);
+    const uint32_t tasks = tasks_.load(std::memory_order_relaxed);
+    if (task >= tasks) return;  // kClosed is more than any number of tasks
+    if (!next_.compare_exchange_weak(at, at + 1, std::memory_order_acq_rel, std::memory_order_acquire))
+      continue;
+    if (!failed_.load(std::memory_order_relaxed)) {
+      try {
+        call_(body_, task, thread);
+      } catch (...) {
+        const std::lock_guard lock(mutex_);
+        if (!failed_.exchange(true)) error_ = std::current_exception();
+      }
     }
-  } catch (...) {
-    std::lock_guard lock(mutex_);
-    if (!failed_.exchange(true)) error_ = std::current_exception();
-    next_.store(tasks_, std::memory_order_relaxed);
+    // Either this sees that the caller sleeps, or the caller sees that the last task is done.
+    if (done_.fetch_add(1) + 1 == tasks && waiting_.load()) {
+      { const std::lock_guard lock(mutex_); }
+      finished_.notify_one();
+    }
+    at = next_.load(std::memory_order_acquire);
   }
 }
 
@@ -130,41 +140,44 @@ void ThreadPool::run(int64_t tasks, Call call, void* body) {
     for (int64_t task = 0; task < tasks; task++) call(body, task, 0);
     return;
   }
-  call_ = call, body_ = body, tasks_ = tasks;
-  next_.store(0, std::memory_order_relaxed);
-  busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
-  {
-    std::lock_guard lock(mutex_);  // a worker between its check and its sleep must not miss this
-    generation_.fetch_add(1, std::memory_order_release);
+  expect(tasks < static_cast<int64_t>(kClosed), "fewer than 2^32 − 1 tasks");
+  const auto count = static_cast<uint32_t>(tasks);
+  call_ = call, body_ = body;
+  tasks_.store(count, std::memory_order_relaxed);
+  done_.store(0, std::memory_order_relaxed);
+  const uint64_t job = (next_.load(std::memory_order_relaxed) >> 32) + 1;
+  // Either this sees that a worker sleeps, or the worker sees the job before it does.
+  next_.store(job << 32);
+  if (sleeping_.load() > 0) {
+    { const std::lock_guard lock(mutex_); }
+    wake_.notify_all();
   }
-  wake_.notify_all();
   drain(0);
-  for (int spin = 0; busy_.load(std::memory_order_acquire) != 0; spin++) {
-    if (spin < kSpins) {
-      relax();
-    } else {
-      std::unique_lock lock(mutex_);
-      done_.wait(lock, [this] { return busy_.load(std::memory_order_acquire) == 0; });
-    }
+  for (int spin = 0; spin < kSpins && done_.load(std::memory_order_acquire) != count; spin++) relax();
+  if (done_.load(std::memory_order_acquire) != count) {
+    std::unique_lock lock(mutex_);
+    waiting_ = true;
+    finished_.wait(lock, [&] { return done_.load() == count; });
+    waiting_ = false;
   }
+  next_.store(job << 32 | kClosed, std::memory_order_release);
   if (failed_.exchange(false)) std::rethrow_exception(std::exchange(error_, nullptr));
 }
 
 void ThreadPool::work(int thread) {
-  uint32_t seen = 0;
+  uint64_t seen = 0;  // number of the last job
+  const auto news = [&] { return next_.load() >> 32 != seen || stop_.load(); };
   for (;;) {
-    for (int spin = 0; spin < kSpins && generation_.load(std::memory_order_acquire) == seen; spin++) relax();
-    if (generation_.load(std::memory_order_acquire) == seen) {
+    for (int spin = 0; spin < kSpins && !news(); spin++) relax();
+    if (!news()) {
       std::unique_lock lock(mutex_);
-      wake_.wait(lock, [&] { return generation_.load(std::memory_order_acquire) != seen; });
+      sleeping_++;
+      wake_.wait(lock, news);
+      sleeping_--;
     }
     if (stop_) return;
-    seen++;  // every worker takes part in every job, so generations are seen one by one
+    seen = next_.load() >> 32;
     drain(thread);
-    if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-      { std::lock_guard lock(mutex_); }
-      done_.notify_one();
-    }
   }
 }
 

@@ -34,9 +34,9 @@ class ThreadPool {
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
   /// Runs body(task, thread) for every task in 0..tasks−1; thread is in 0..threads()−1 and names the scratch
-  /// that the call may use. Returns when all are done. The first exception is rethrown here (tasks not yet
-  /// begun are dropped). One caller at a time; bodies must not call it again. With one thread or one task
-  /// nothing leaves the caller's thread.
+  /// that the call may use. Returns when all are done; a worker that the system has not woken by then is not
+  /// waited for. The first exception is rethrown here (tasks not yet begun are dropped). One caller at a
+  /// time; bodies must not call it again. With one thread or one task nothing leaves the caller's thread.
   template <class Body>
   void parallelFor(int64_t tasks, Body&& body) {
     run(
@@ -52,19 +52,24 @@ class ThreadPool {
   void run(int64_t tasks, Call call, void* body);
   void work(int thread);
   void drain(int thread);
+  void end();
 
   std::vector<std::thread> workers_;
-  // The current job; written by run() before generation_ moves on.
+  // The current job, written by run() while next_ is closed, read by whoever has claimed one of its tasks:
+  // run() does not return before that task is done.
   Call call_ = nullptr;
   void* body_ = nullptr;
-  int64_t tasks_ = 0;
-  alignas(64) std::atomic<int64_t> next_{0};
-  alignas(64) std::atomic<uint32_t> generation_{0};
-  alignas(64) std::atomic<int> busy_{0};  // workers that have not finished this job
+  std::atomic<uint32_t> tasks_{0};
+  // The job's number in the high half, the next task in the low one (kClosed: none): a claim that comes late
+  // finds another number and fails.
+  alignas(64) std::atomic<uint64_t> next_;
+  alignas(64) std::atomic<uint32_t> done_{0};  // tasks of this job
+  alignas(64) std::atomic<int> sleeping_{0};   // workers that need a wake-up
+  std::atomic<bool> waiting_{false};           // the caller does
   std::atomic<bool> stop_{false}, failed_{false};
   std::exception_ptr error_;
   std::mutex mutex_;
-  std::condition_variable wake_, done_;
+  std::condition_variable wake_, finished_;
 };
 
 }  // namespace nd

@@ -73,8 +73,15 @@ void addResidual(Context& context, const Tensor& y, const Tensor& residual, floa
   }
 }
 
-std::vector<float> controlPicture(const Picture& picture, int64_t height, int64_t width, bool bgr) {
-  return planes(resizeLanczos(picture, width, height), 3, bgr);
+std::vector<float> controlPicture(const Picture& picture, int64_t height, int64_t width, bool bgr,
+                                  const Picture* mask) {
+  std::vector<float> out = planes(resizeLanczos(picture, width, height), 3, bgr);
+  if (!mask) return out;
+  const Picture masked = grey(resizeLanczos(*mask, width, height));
+  const size_t pixels = out.size() / 3;
+  for (size_t i = 0; i < out.size(); i++)
+    if (masked.rgb[i % pixels * 3] > 127) out[i] = -1;
+  return out;
 }
 
 std::vector<float> adapterTiles(const Picture& picture, int64_t height, int64_t width, int64_t channels,
@@ -116,15 +123,20 @@ Controls::Controls(Context& context, const ControlModels& models, std::span<cons
     const ControlInput& in = inputs[i];
     expect(!in.pictures.empty() && static_cast<int64_t>(in.pictureOf.size()) == t.batch,
            "a picture for every image");
+    expect(in.masks.empty() || in.masks.size() == in.pictures.size(), "a mask for every picture");
+    /// With a region, it alone at the output's size: diffusers' crops_coords.
+    const auto shown = [&](const Picture& p) {
+      return t.region ? resizePicture(cropped(p, *t.region), t.width, t.height, ResizeMode::Fill) : p;
+    };
     if (in.adapter) {
       const T2iAdapter& adapter = loaded(models.adapters, in.id, "T2I-Adapter");
       const auto& c = adapter.config();
       const int64_t f = c.downscaleFactor;
       std::vector<std::vector<Tensor>> each;  // of every picture
       for (const Picture& p : in.pictures)
-        each.push_back(
-            adapter(context, uploadImage(context, adapterTiles(p, t.height, t.width, c.inChannels, f).data(),
-                                         1, c.inChannels * f * f, t.height / f, t.width / f)));
+        each.push_back(adapter(
+            context, uploadImage(context, adapterTiles(shown(p), t.height, t.width, c.inChannels, f).data(),
+                                 1, c.inChannels * f * f, t.height / f, t.width / f)));
       Adapter a{i, each[0]};
       for (size_t level = 0; each.size() > 1 && level < a.maps.size(); level++) {
         std::vector<Tensor> maps;
@@ -139,10 +151,14 @@ Controls::Controls(Context& context, const ControlModels& models, std::span<cons
     std::vector<int32_t> order;
     for (int64_t b = 0; b < seen; b++) order.push_back(in.pictureOf[static_cast<size_t>(b % t.batch)]);
     std::vector<Tensor> hints;
-    for (const Picture& p : in.pictures)
+    for (size_t p = 0; p < in.pictures.size(); p++) {
+      std::optional<Picture> mask;
+      if (!in.masks.empty()) mask = shown(in.masks[p]);
+      const std::vector<float> picture =
+          controlPicture(shown(in.pictures[p]), t.height, t.width, net.config().bgr, mask ? &*mask : nullptr);
       hints.push_back(net.hint(
-          context, uploadImage(context, controlPicture(p, t.height, t.width, net.config().bgr).data(), 1,
-                               net.config().pictureChannels, t.height, t.width)));
+          context, uploadImage(context, picture.data(), 1, net.config().pictureChannels, t.height, t.width)));
+    }
     Net n{&net, i, stacked(context, hints, order), {}, {}, {}};
     n.text = net.prepareText(context, slice(context, t.text, whole - seen, seen));
     n.time = net.prepareTime(context, timesteps, perRow, added);

@@ -10,6 +10,7 @@
 #include "engine/models/controlnet.h"
 #include "engine/models/t2i-adapter.h"
 #include "engine/models/unet.h"
+#include "engine/repaint.h"
 #include "engine/resize.h"
 
 namespace nd {
@@ -25,12 +26,14 @@ struct ControlInput {
   bool adapter = false;            // a T2I-Adapter; else a ControlNet
   std::vector<Picture> pictures;   // of any size: resized as diffusers does (PIL's Lanczos)
   std::vector<int32_t> pictureOf;  // [batch]: which picture each image takes
+  std::vector<Picture> masks;  // ControlNets for inpainting: one per picture, or none; see controlPicture()
 };
 
 /// What every evaluation gets, as the UNet does.
 struct ControlTarget {
   int64_t batch, branches, prompted;  // the last `prompted` branches have the prompt
   int64_t height, width;              // of the pictures
+  std::optional<Rectangle> region;    // of the pictures, to be painted alone: RepaintOptions::region
   bool guess;                         // guess_mode: ControlNets see the branches with the prompt alone
   std::span<const float> timesteps;
   int64_t perRow;  // timesteps and added conditions per evaluation: 1 or branches · batch
@@ -38,8 +41,9 @@ struct ControlTarget {
   const Tensor& text;  // [branches · batch, L, C]
 };
 
-/// A picture as a ControlNet sees it: [3, height, width] in 0..1.
-std::vector<float> controlPicture(const Picture&, int64_t height, int64_t width, bool bgr);
+/// A picture as a ControlNet sees it: [3, height, width] in 0..1, but −1 where the mask is bright.
+std::vector<float> controlPicture(const Picture&, int64_t height, int64_t width, bool bgr,
+                                  const Picture* mask = nullptr);
 /// A picture as a T2I-Adapter sees it: [channels · factor², height / factor, width / factor] in 0..1; with
 /// one channel PIL's grey.
 std::vector<float> adapterTiles(const Picture&, int64_t height, int64_t width, int64_t channels,

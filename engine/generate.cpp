@@ -86,13 +86,20 @@ Steering prepare(Context& context, const Models& models, const GenerateJob& job,
   for (const PlanRow& row : job.plan.rows)
     for (int64_t b = 0; b < perRow; b++) timesteps.push_back(static_cast<float>(row.timestep));
   Steering steering;
+  const int64_t factor = models.vae ? models.vae->factor() : 1, height = job.latentHeight * factor,
+                width = job.latentWidth * factor;
+  std::optional<Rectangle> region;
+  if (job.picture && !job.picture->masks.empty())
+    region =
+        repaintRegion(job.picture->repaint, job.picture->pictures[0], job.picture->masks[0], width, height);
   if (!job.controls.empty())
     steering.controls.emplace(context, models.controls, job.controls,
                               ControlTarget{.batch = job.prompts * job.imagesPerPrompt,
                                             .branches = job.branches,
                                             .prompted = job.prompted(),
-                                            .height = job.latentHeight * models.vae->factor(),
-                                            .width = job.latentWidth * models.vae->factor(),
+                                            .height = height,
+                                            .width = width,
+                                            .region = region,
                                             .guess = job.guess,
                                             .timesteps = timesteps,
                                             .perRow = perRow,

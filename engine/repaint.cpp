@@ -86,14 +86,10 @@ Layer kept(const uint8_t* picture, const uint8_t* mask) {
   return out;
 }
 
-Picture cropped(const Picture& x, const Rectangle& r) {
-  Picture y{r.width(), r.height(), {}};
-  y.rgb.reserve(static_cast<size_t>(y.width * y.height * 3));
-  for (int64_t row = r.top; row < r.bottom; row++) {
-    const auto begin = x.rgb.begin() + (row * x.width + r.left) * 3;
-    y.rgb.insert(y.rgb.end(), begin, begin + y.width * 3);
-  }
-  return y;
+void prepareMask(const RepaintOptions& options, Picture& mask) {
+  if (options.invert)
+    for (uint8_t& v : mask.rgb) v = static_cast<uint8_t>(255 - v);
+  gaussianBlur(mask.rgb, mask.width, mask.height, 3, options.blur);
 }
 
 /// Widens [first, last) by `more`, moved back into [0, size) where it is beyond.
@@ -147,6 +143,22 @@ Rectangle cropRegion(const Picture& mask, int64_t width, int64_t height, int64_t
   return r;
 }
 
+Picture cropped(const Picture& x, const Rectangle& r) {
+  Picture y{r.width(), r.height(), std::vector<uint8_t>(static_cast<size_t>(r.width() * r.height() * 3))};
+  const int64_t left = std::max<int64_t>(r.left, 0), right = std::min(r.right, x.width);
+  for (int64_t row = std::max<int64_t>(r.top, 0); row < std::min(r.bottom, x.height) && left < right; row++)
+    std::copy_n(x.rgb.begin() + (row * x.width + left) * 3, (right - left) * 3,
+                y.rgb.begin() + ((row - r.top) * y.width + left - r.left) * 3);
+  return y;
+}
+
+std::optional<Rectangle> repaintRegion(const RepaintOptions& options, const Picture& picture, Picture mask,
+                                       int64_t width, int64_t height) {
+  if (!options.region) return std::nullopt;
+  prepareMask(options, mask);
+  return cropRegion(resizeLanczos(mask, picture.width, picture.height), width, height, *options.region);
+}
+
 Picture filledUnderMask(const Picture& picture, const Picture& mask) {
   const size_t count = picture.rgb.size() / 3;
   std::vector<uint8_t> visible(count * 4);
@@ -173,11 +185,7 @@ Picture filledUnderMask(const Picture& picture, const Picture& mask) {
 
 std::vector<Overlay> prepareRepaint(const RepaintOptions& options, std::vector<Picture>& pictures,
                                     std::vector<Picture>& masks, int64_t width, int64_t height) {
-  for (Picture& mask : masks) {
-    if (options.invert)
-      for (uint8_t& v : mask.rgb) v = static_cast<uint8_t>(255 - v);
-    gaussianBlur(mask.rgb, mask.width, mask.height, 3, options.blur);
-  }
+  for (Picture& mask : masks) prepareMask(options, mask);
   std::vector<Overlay> overlays;
   if (!options.region && !options.overlay) return overlays;
   std::vector<Picture> parts, partMasks;

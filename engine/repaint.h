@@ -46,6 +46,13 @@ void gaussianBlur(std::vector<uint8_t>& data, int64_t width, int64_t height, int
 /// VaeImageProcessor.get_crop_region.
 Rectangle cropRegion(const Picture& mask, int64_t width, int64_t height, int64_t padding);
 
+/// The part of the picture in a rectangle; black beyond its edges, as Pillow's crop.
+Picture cropped(const Picture&, const Rectangle&);
+
+/// What prepareRepaint() will cut out of a picture by its mask; empty where there is no region.
+std::optional<Rectangle> repaintRegion(const RepaintOptions&, const Picture& picture, Picture mask,
+                                       int64_t width, int64_t height);
+
 /// Colours from around the mask, blurred into it from coarse to fine.
 Picture filledUnderMask(const Picture& picture, const Picture& mask);
 

@@ -13,7 +13,7 @@ export interface AttentionToken {
   readonly id: number
   /** Its place among all tokens that the UNet reads, begin and end marks and padding with them. */
   readonly position: number
-  /** [h, w]: how much of its attention each place gives to this token, 0..1. */
+  /** How much of its attention each place gives to this token, 0..1; shape h, w. */
   readonly map: Tensor
 }
 

@@ -97,6 +97,8 @@ export interface NativeControl {
   id: number
   adapter: boolean
   pictures: readonly NativePicture[]
+  /** ControlNets for inpainting: one per picture. */
+  masks?: readonly NativePicture[] | undefined
   /** For each image of the batch, its picture. */
   pictureOf: Int32Array
 }

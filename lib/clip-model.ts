@@ -17,6 +17,7 @@ import type { Tensor } from './tensor.js'
 import type { Tokenizer } from './tokenizer/tokenizer.js'
 import { integerIn, knownKeys } from './validate.js'
 
+/** Options of ClipModel.fromPretrained. */
 export interface ClipLoadOptions {
   /** 'auto' (default) or 'cpu'. */
   device?: string
@@ -28,6 +29,7 @@ export interface ClipLoadOptions {
   variant?: string
 }
 
+/** How well texts and pictures go together: see clipScore(). */
 export interface ClipScores {
   /** Cosine of every picture (rows) with every text (columns), −1..1. */
   readonly similarity: readonly (readonly number[])[]

@@ -55,6 +55,7 @@ export class TextEncoder {
   }
 }
 
+/** One evaluation of the UNet: see UNet.predict. */
 export interface UNetRequest {
   /** Latents, already scaled as the scheduler's plan says: [B, C, H, W]. */
   sample: Tensor
@@ -144,6 +145,7 @@ export class UNet {
   }
 }
 
+/** Options of Vae.encode and Vae.decode. */
 export interface VaeCallOptions {
   /** See Txt2ImgOptions.vaeTiling; default 'auto'. */
   tiling?: VaeTilingOption

@@ -3,6 +3,7 @@ import sharp from 'sharp'
 import { invalidArgument } from './errors.js'
 import { DiffusionImage } from './image.js'
 
+/** Options of contactSheet(). */
 export interface ContactSheetOptions {
   /** Pictures per row; default: as square as it goes. */
   columns?: number

@@ -6,12 +6,22 @@ import { loadImage, type ImageInput, type LoadedImage } from './image.js'
 import type { StepPlan } from './step-plan.js'
 import { bool, finite, knownKeys } from './validate.js'
 
+/**
+ * A ControlNet's picture. With a mask, for ControlNets that inpaint (control_v11p_sd15_inpaint): where it is bright the net
+ * is told −1, that there is nothing, instead of a colour.
+ */
+export type ControlPicture = ImageInput | MaskedPicture
+export interface MaskedPicture {
+  readonly image: ImageInput
+  readonly mask: ImageInput
+}
+
 /** One ControlNet in a call. */
 export interface Control {
   /** Which one; may be left out where only one is loaded. */
   name?: string
   /** One picture, or one per prompt. */
-  image: ImageInput | readonly ImageInput[]
+  image: ControlPicture | readonly ControlPicture[]
   /** controlnet_conditioning_scale; default as there. */
   scale?: number
   /** Share of the steps, 0..1, from which and up to which it works. Default 0 and 1. */
@@ -29,7 +39,7 @@ export interface ControlOptions {
    * per prompt an array of one for each. Resized to the output; txt2img's size defaults to its own. (diffusers' txt2img
    * calls it `image`.)
    */
-  controlImage?: ImageInput | readonly (ImageInput | readonly ImageInput[])[]
+  controlImage?: ControlPicture | readonly (ControlPicture | readonly ControlPicture[])[]
   /** How much the ControlNets add. Default 1; as in diffusers 0.8 in img2img and 0.5 in inpaint (SDXL 1). */
   controlnetConditioningScale?: number | readonly number[]
   /** Share of the steps, 0..1, at which they begin (default 0) and end (default 1). */
@@ -71,6 +81,8 @@ export interface ResolvedControl {
   readonly id: number
   readonly name: string
   readonly pictures: readonly LoadedImage[]
+  /** One per picture, or none. */
+  readonly masks: readonly LoadedImage[]
   readonly scale: number
   /** It works in rows i of n with i / n ≥ start and (i + 1) / n ≤ end; adapters where i < ⌊n · end⌋. */
   readonly start: number
@@ -115,16 +127,35 @@ const share = (name: string, value: unknown): number => finite(name, value, 0, 1
 const loadAll = (images: readonly ImageInput[]): Promise<LoadedImage[]> =>
   Promise.all(images.map((image) => loadImage(image)))
 
-const someOf = (name: string, value: unknown): ImageInput[] => {
+const isMasked = (picture: ControlPicture): picture is MaskedPicture =>
+  typeof picture === 'object' && picture !== null && 'mask' in picture
+
+/** Pictures and their masks. */
+const loadPictures = async (
+  name: string,
+  images: readonly ControlPicture[]
+): Promise<Pick<ResolvedControl, 'pictures' | 'masks'>> => {
+  const masked = images.filter(isMasked)
+  for (const one of masked) knownKeys(name, one, ['image', 'mask'])
+  if (masked.length > 0 && masked.length < images.length)
+    throw invalidArgument(name, 'a mask with every picture, or with none', `${masked.length} masks`)
+  const [pictures, masks] = await Promise.all([
+    loadAll(images.map((one) => (isMasked(one) ? one.image : one))),
+    loadAll(masked.map(({ mask }) => mask))
+  ])
+  return { pictures, masks }
+}
+
+const someOf = <T = ControlPicture>(name: string, value: unknown): T[] => {
   if (value === undefined || value === null) throw invalidArgument(name, 'a picture', value)
-  const list = Array.isArray(value) ? (value as ImageInput[]) : [value as ImageInput]
+  const list = Array.isArray(value) ? (value as T[]) : [value as T]
   if (list.length === 0 || list.some((v) => Array.isArray(v)))
     throw invalidArgument(name, 'a picture, or several', value)
   return list
 }
 
 /** diffusers' rules for images: pictures by ControlNet. */
-const controlImages = (value: ControlOptions['controlImage'], count: number): ImageInput[][] => {
+const controlImages = (value: ControlOptions['controlImage'], count: number): ControlPicture[][] => {
   const name = 'controlImage'
   if (count === 1) {
     // One for all prompts, or one per prompt; per prompt it may stand in an array of its own.
@@ -143,7 +174,7 @@ const controlImages = (value: ControlOptions['controlImage'], count: number): Im
         `${count} pictures${perPrompt ? ' per prompt' : ''}, one for each loaded ControlNet (${count}),`,
         row
       )
-  return Array.from({ length: count }, (_, i) => (rows as ImageInput[][]).map((row) => row[i]!))
+  return Array.from({ length: count }, (_, i) => (rows as ControlPicture[][]).map((row) => row[i]!))
 }
 
 const checkWindow = (name: string, start: number, end: number): void => {
@@ -158,7 +189,7 @@ const controlList = (
   o: ControlOptions,
   nets: readonly ControlNet[],
   scale: number
-): { net: ControlNet; images: ImageInput[]; scale: number; start: number; end: number }[] => {
+): { net: ControlNet; images: ControlPicture[]; scale: number; start: number; end: number }[] => {
   if (o.control !== undefined) {
     for (const name of netNames)
       if (o[name] !== undefined) throw invalidArgument(name, 'nothing next to control, which has its own,', o[name])
@@ -214,7 +245,7 @@ const adapterList = (
   const end = share('adapterConditioningFactor', o.adapterConditioningFactor ?? 1)
   return adapters.map((adapter, i) => ({
     adapter,
-    images: someOf('adapterImage', count > 1 ? (given as readonly unknown[])[i] : given),
+    images: someOf<ImageInput>('adapterImage', count > 1 ? (given as readonly unknown[])[i] : given),
     scale: scales[i]!,
     end
   }))
@@ -247,12 +278,13 @@ export const resolveControls = async (
   const controls = await Promise.all([
     ...nets.map(async ({ net, images, scale, start, end }): Promise<ResolvedControl> => {
       const { id, name } = net
-      return { adapter: false, id, name, pictures: await loadAll(images), scale, start, end, multiple: model.factor }
+      const loaded = await loadPictures('controlImage', images)
+      return { adapter: false, id, name, ...loaded, scale, start, end, multiple: model.factor }
     }),
     ...adapters.map(async ({ adapter, images, scale, end }): Promise<ResolvedControl> => {
       const { id, name, config } = adapter
       const multiple = config.downscaleFactor
-      return { adapter: true, id, name, pictures: await loadAll(images), scale, start: 0, end, multiple }
+      return { adapter: true, id, name, pictures: await loadAll(images), masks: [], scale, start: 0, end, multiple }
     })
   ])
   // As diffusers: the first of several decides.
@@ -306,7 +338,13 @@ export const controlInputs = (
       if (adapter && o[side] % multiple)
         throw invalidArgument(side, `a multiple of ${multiple}, as the T2I-Adapter needs,`, o[side])
   return {
-    controls: controls.map((c) => ({ id: c.id, adapter: c.adapter, pictures: c.pictures, pictureOf: pictureOf(c, o) })),
+    controls: controls.map((c) => ({
+      id: c.id,
+      adapter: c.adapter,
+      pictures: c.pictures,
+      masks: c.masks.length ? c.masks : undefined,
+      pictureOf: pictureOf(c, o)
+    })),
     guess
   }
 }

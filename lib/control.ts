@@ -12,6 +12,7 @@ import { resolveComponent } from './source.js'
 import { checkTensor, type Tensor } from './tensor.js'
 import { bool, finite, integerIn, knownKeys } from './validate.js'
 
+/** Options of Pipeline.loadControlNet and Pipeline.loadT2iAdapter. */
 export interface LoadControlOptions {
   /** What it is called in `control`, in messages and in pictures' parameters. Default: the folder's or file's name. */
   name?: string
@@ -19,6 +20,7 @@ export interface LoadControlOptions {
   variant?: string
 }
 
+/** One evaluation of a ControlNet: see ControlNet.predict. */
 export interface ControlNetRequest {
   /** Latents, scaled as the scheduler's plan says: [B, C, h, w]. */
   sample: Tensor

@@ -17,6 +17,7 @@ export type ErrorCode =
   | 'ERR_ND_CUDA_UNAVAILABLE'
   | 'ERR_ND_INTERNAL'
 
+/** Every error of this package: a stable `code`, and a message that says what was expected, what came and what to do. */
 export class DiffusionError extends Error {
   override readonly name = 'DiffusionError'
   constructor(

@@ -9,6 +9,7 @@ import { splitPictures } from './run-job.js'
 import { Generator } from './txt2img.js'
 import { integerIn, knownKeys, oneOf, seedOf } from './validate.js'
 
+/** Options of Pipeline.addNoise. */
 export interface AddNoiseOptions {
   image: ImageInput
   /** How many noise levels, evenly over the trained timesteps up to the last; default 8. */
@@ -25,6 +26,7 @@ export interface AddNoiseOptions {
   height?: number
 }
 
+/** What Pipeline.addNoise gives: a picture per amount of noise. */
 export interface AddNoiseResult {
   /** Per level, the decoded latents, at the variance that the model gets to see (sigma-based schedulers: x/√(σ² + 1)). */
   readonly images: readonly DiffusionImage[]

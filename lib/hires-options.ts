@@ -16,8 +16,10 @@ export const upscalers = {
   nearest: { label: 'Nearest', latent: undefined }
 } as const satisfies Record<string, { label: string; latent: Interpolation | undefined }>
 
+/** What enlarges between the passes of hires: latents, or the decoded picture ('lanczos', 'nearest'). */
 export type HiresUpscaler = keyof typeof upscalers
 
+/** A second pass over an enlarged picture: the option `hires` of txt2img. */
 export interface HiresOptions {
   /** Of width and height, at least 1; default 2. Or the size itself: */
   scale?: number

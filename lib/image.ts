@@ -29,6 +29,7 @@ export interface ImageOptions {
   webp: WebpOptions
 }
 
+/** Pixels of 8 bits, rows from the top. */
 export interface RawImage {
   data: Uint8Array | Uint8ClampedArray
   width: number
@@ -108,7 +109,8 @@ export const imageFormat = (path: string): ImageFormat => {
   return format
 }
 
-const writeAtomically = async (path: string, bytes: Buffer): Promise<void> => {
+/** A file that is there as a whole or not at all. @throws DiffusionError ERR_ND_INVALID_ARGUMENT */
+export const writeAtomically = async (path: string, bytes: Buffer): Promise<void> => {
   const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`
   try {
     await writeFile(temporary, bytes)

@@ -18,6 +18,7 @@ interface ResizeOptions {
    */
   resizeMode?: ResizeMode
 }
+/** How a picture comes to another size: stretched ('default'), cut ('crop') or with its edges carried on ('fill'). */
 export type ResizeMode = 'default' | 'crop' | 'fill'
 const resizeModes: readonly ResizeMode[] = ['default', 'crop', 'fill']
 const resizeModeOf = ({ resizeMode = 'default' }: ResizeOptions): ResizeMode =>

@@ -1,6 +1,7 @@
 import { availableParallelism, cpus, totalmem } from 'node:os'
 import { native, version } from './binding.js'
 
+/** What inspect() says of this installation and machine. */
 export interface Inspection {
   readonly version: string
   readonly node: string

@@ -29,6 +29,7 @@ export type IpAdapterScale =
       readonly up?: number | Readonly<Record<string, IpAdapterBlockScale>>
     }
 
+/** Options of Pipeline.loadIpAdapter. */
 export interface IpAdapterOptions {
   /**
    * Folder of the image encoder (CLIPVisionModelWithProjection) that the adapters were made with. Default: `image_encoder` in

@@ -4,6 +4,7 @@ import type { Scheduler } from './schedulers/index.js'
 /** How the hub is asked. */
 export type HubAccess = Pick<LoadOptions, 'cacheDir' | 'token' | 'localFilesOnly' | 'signal'>
 
+/** Options of Pipeline.fromPretrained. */
 export interface LoadOptions {
   /** 'auto' (default): the best there is; 'cpu'; 'cuda', 'cuda:1': that one, or an error. */
   device?: string

@@ -212,9 +212,11 @@ export class Pipeline extends WithIpAdapters {
   get tokenizer(): Tokenizer {
     return this.inversions.tokenizers[0] ?? withoutText('tokenizer')
   }
+  /** SDXL's second one; undefined elsewhere. */
   get tokenizer2(): Tokenizer | undefined {
     return this.inversions.tokenizers[1]
   }
+  /** The (first) text encoder. @throws DiffusionError ERR_ND_UNSUPPORTED where the model knows no text */
   get textEncoder(): TextEncoder {
     return this.firstEncoder ?? withoutText('text encoder')
   }
@@ -225,6 +227,7 @@ export class Pipeline extends WithIpAdapters {
     return this.autoencoder
   }
 
+  /** The scheduler of calls that name none; a class name or label keeps the model's own settings. */
   get scheduler(): Scheduler {
     return this.current
   }
@@ -357,6 +360,7 @@ export class Pipeline extends WithIpAdapters {
   get controlNets(): readonly ControlNet[] {
     return this.controls.controlNets
   }
+  /** The loaded T2I-Adapters, in the order of loading. */
   get t2iAdapters(): readonly T2iAdapter[] {
     return this.controls.t2iAdapters
   }

@@ -2,6 +2,7 @@
 import type { NativeRepaint } from './binding.js'
 import { bool, finite, integerIn, oneOf } from './validate.js'
 
+/** What inpainting does around its mask. */
 export interface RepaintOptions {
   /** σ of a Gaussian feather of the mask, in its own pixels, as diffusers' VaeImageProcessor.blur; default 0. */
   maskBlur?: number

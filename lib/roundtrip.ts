@@ -2,6 +2,7 @@
 import { DiffusionImage, loadImage, type ImageInput, type LoadedImage } from './image.js'
 import type { Tensor } from './tensor.js'
 
+/** A picture's way through the autoencoder and back: see Vae.roundtrip. */
 export interface Roundtrip {
   /** The decoded picture, as large as the given one. */
   readonly image: DiffusionImage

@@ -5,6 +5,7 @@ import type { StepPlan } from './step-plan.js'
 import { checkTensor, type Tensor } from './tensor.js'
 import { seedOf } from './validate.js'
 
+/** Options of runPlan(). */
 export interface RunPlanOptions {
   /** Latents' shape [B, C, H, W]. */
   shape: readonly [number, number, number, number]

@@ -11,6 +11,7 @@
  * img2img and inpainting · r0..r7 registers (zero at the start).
  */
 export type Basis = 'x' | 'm' | 'h' | 'n' | 'nPrev' | 'n0' | 'orig' | Register
+/** A register of the step loop, which keeps what a solver needs again. */
 export type Register = 'r0' | 'r1' | 'r2' | 'r3' | 'r4' | 'r5' | 'r6' | 'r7'
 
 /** x or a register becomes Σ coefficient · basis. Later writes see earlier ones. Terms of weight 0 may be left out. */
@@ -19,6 +20,7 @@ export interface PlanWrite {
   readonly terms: Readonly<Partial<Record<Basis, number>>>
 }
 
+/** One evaluation of the UNet, and what is done with its output. */
 export interface PlanRow {
   /** What the UNet is told, as the scheduler's `timesteps` has it. */
   readonly timestep: number
@@ -57,6 +59,7 @@ export interface PlanRow {
   readonly step: boolean
 }
 
+/** What a scheduler compiles to: rows that the native loop executes. Plain data. */
 export interface StepPlan {
   /** x = initNoiseSigma · n0 before the first row (text to image). */
   readonly initNoiseSigma: number

@@ -4,6 +4,7 @@ import { isUnconditional, type ModelFolder, type UnconditionalFolder } from './m
 import { isSdxl, partsOf } from './models/pipeline-classes.js'
 
 export const tasks = ['txt2img', 'img2img', 'inpaint', 'edit', 'superResolution', 'unconditional'] as const
+/** What a model can do; the names of Pipeline's methods. */
 export type Task = (typeof tasks)[number]
 
 type AnyFolder = ModelFolder | UnconditionalFolder

@@ -102,6 +102,7 @@ export interface Txt2ImgOptions extends VariationOptions, ControlOptions, IpAdap
   onStep?: (event: StepEvent) => void
 }
 
+/** How previews are made, and how often: the option `preview`. */
 export interface PreviewOptions {
   every?: number
   vae?: 'own' | 'preview'

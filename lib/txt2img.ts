@@ -22,6 +22,7 @@ import type { ResolvedOptions } from './txt2img-options.js'
 import { repaintFields } from './repaint-options.js'
 import { nativeVariation, repaintsAlone, variationFields } from './variation.js'
 
+/** What every painting call gives. */
 export interface GenerationResult {
   /** prompts × count pictures; empty with outputType 'latent'. */
   readonly images: readonly DiffusionImage[]
@@ -79,8 +80,12 @@ export const generate = async (
   const warnings: string[] = []
   o.signal?.throwIfAborted()
 
-  if (controls && picture?.repaint?.region !== undefined)
-    throw invalidArgument('paddingMaskCrop', 'nothing next to ControlNets and adapters', picture.repaint.region)
+  if (controls && picture?.repaint?.region !== undefined && (picture.pictures.length > 1 || picture.masks.length > 1))
+    throw invalidArgument(
+      'paddingMaskCrop',
+      'one picture and one mask next to ControlNets and adapters, whose pictures are cut out alike,',
+      `${picture.pictures.length} and ${picture.masks.length}`
+    )
 
   // 1. What to run.
   const scheduler =

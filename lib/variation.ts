@@ -3,6 +3,7 @@ import type { NativeGenerateJob } from './binding.js'
 import { invalidArgument } from './errors.js'
 import { finite, integerIn, seedOf } from './validate.js'
 
+/** Variations of a seed, and seamless tiles. */
 export interface VariationOptions {
   /**
    * Another seed, towards whose noise the initial noise is turned (spherically, column by column). One is one generator

@@ -154,6 +154,23 @@ test('--show-steps writes a sheet of every step beside the picture', async () =>
   assert.ok(sheet.width > 128 && sheet.height > 128)
 })
 
+test('--animate writes the steps and the picture as a moving one', async () => {
+  const { status, stdout, stderr } = await cli([
+    ...paint,
+    '-o',
+    'moving.png',
+    '--seed',
+    '1',
+    '--animate',
+    'moving.webp',
+    '-q'
+  ])
+  assert.is(status, 0, stderr)
+  assert.is(stdout, 'moving.png\nmoving.webp\n')
+  const { pages } = await sharp(join(folder, 'moving.webp'), { animated: true }).metadata()
+  assert.ok(pages! > 2, String(pages))
+})
+
 test('--weights reads weights: brackets change the picture, and are text without it', async () => {
   const prompt = (text: string, ...more: string[]): string[] => [text, ...paint.slice(1), '--seed', '3', '-q', ...more]
   const plain = await cli(prompt('a red circle on a blue background', '-o', 'w0.png', '--weights'))
@@ -169,6 +186,7 @@ test('mistakes are one clear line and status 1', async () => {
     [['x', '-o', 'x.bmp'], /ERR_ND_INVALID_ARGUMENT: Expected a file name ending in .png/],
     [['x', '-o', 'none/x.png'], /Expected a folder that can be written to for --output/],
     [['x', '--model', 'nowhere'], /ERR_ND_MODEL_NOT_FOUND: /],
+    [['x', '--animate', 'x.png'], /ERR_ND_INVALID_ARGUMENT: Expected a file name ending in .webp or .gif/],
     [['x', '--width', '63'], /ERR_ND_INVALID_ARGUMENT: Expected .* for width/],
     [['x', '--steps', '0'], /ERR_ND_INVALID_ARGUMENT: Expected .* for steps/],
     [['x', '--scheduler', 'Nonsense'], /ERR_ND_[A-Z_]+: .*Nonsense/],

@@ -43,6 +43,7 @@ await step('prettier', process.execPath, [
   '--log-level',
   'warn'
 ])
+await step('docstrings', process.execPath, ['tools/docstrings.mjs'])
 
 if (installed('clang-format')) {
   const files = sources(['engine', 'cpu', 'binding', 'cuda', 'test/native', 'bench/native'], /\.(h|cpp|cu|cuh)$/)

@@ -19,7 +19,12 @@
 // 54); the GEMM 8192×320×320 beside them 72 (59 to 83). Two things helped on 4096 × 77: prefetching q and y
 // (from about 30 to 47 GFLOP/s) and taking all heads of a block of queries in turn (from 47 to 51). Other
 // sizes of the blocks of keys and of the queries' state (3072 to 20480 and 8192 to 65536 floats) differed by
-// less than the runs did.
+// less than the runs did. The kernel alone, in a minute when the cache was quiet (peak 100): 4096 d = 40 79,
+// 1024 d = 80 87, 256 d = 160 84, 77 keys d = 40 67, d = 80 72; in a bad one 55 to 65 with the peak
+// unchanged: it is the cache that varies. Tried: exponentials as the scores leave the registers, against a
+// reference that is rescaled only where a score exceeds it by 2^60, with a polynomial of degree 5: 80 to 81,
+// 87 to 89, 84 to 86, 67 to 68, 72 to 73 in the quiet minute, nothing in the bad one; not worth a second
+// path.
 #pragma once
 
 #include "cpu/kernels/gemm.h"

@@ -10,6 +10,7 @@ import { familyOf, readLoraChanges } from './lora-file.js'
 import { ModuleNames, type AdaptableComponent } from './module-names.js'
 import { loraTag, parseLoraTags, type LoraTag } from './prompt-tags.js'
 
+/** Options of Pipeline.loadLora. */
 export interface LoadLoraOptions {
   /** What to call it; default: the file's name without its extension. */
   name?: string
@@ -19,6 +20,7 @@ export interface LoadLoraOptions {
   textEncoderStrength?: number
 }
 
+/** A loaded LoRA by its name, and how strongly it is applied: see Pipeline.setLoras. */
 export interface LoraStrength {
   /** One that is loaded. */
   name: string
@@ -29,6 +31,7 @@ export interface LoraStrength {
 /** For one call: a loaded LoRA, or a file that is loaded for this call alone. */
 export type CallLora = string | LoraStrength | { path: string; strength?: number; textEncoderStrength?: number }
 
+/** A LoRA that a pipeline has loaded. */
 export interface LoadedLora extends LoraTag {
   readonly path: string
 }

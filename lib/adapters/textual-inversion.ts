@@ -10,6 +10,7 @@ import type { Tokenizer } from '../tokenizer/tokenizer.js'
 import { knownKeys } from '../validate.js'
 import { adapterFile } from './loras.js'
 
+/** Options of Pipeline.loadTextualInversion. */
 export interface LoadTextualInversionOptions {
   /** The word that stands for it in prompts; default: the one in the file, or the file's name without its extension. */
   token?: string

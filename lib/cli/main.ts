@@ -71,6 +71,7 @@ const paintCommand = program
   .option('--device <name>', "'auto', 'cpu' or 'cuda'", 'auto')
   .option('--threads <number>', 'CPU threads (default: the physical cores)', countArgument)
   .option('--show-steps', 'also write a sheet with the picture after every step')
+  .option('--animate <path>', 'also write the steps as a moving picture: .webp or .gif')
   .option('--attention', 'also write a sheet that shows, word by word, where the picture was painted from it')
   .option('--vae-tiling', 'decode (and encode) in tiles, in bounded memory')
   .option('-q, --quiet', 'no progress, only the paths of the pictures')

@@ -1,9 +1,10 @@
 import { randomInt } from 'node:crypto'
 import { access, constants } from 'node:fs/promises'
 import { basename, dirname, extname, join, resolve } from 'node:path'
+import { animation } from '../animation.js'
 import { contactSheet } from '../contact-sheet.js'
 import { DiffusionError, invalidArgument } from '../errors.js'
-import { type DiffusionImage, imageFormat } from '../image.js'
+import { type DiffusionImage, imageFormat, writeAtomically } from '../image.js'
 import { Pipeline, type GenerationResult, type StepEvent, type Txt2ImgOptions } from '../index.js'
 import { checkControlArguments, loadControls, type ControlArguments } from './control.js'
 import {
@@ -45,6 +46,7 @@ export interface PaintOptions extends ModeOptions, ControlArguments {
   lora?: { path: string; strength?: number }[]
   embedding?: { path: string; token?: string }[]
   showSteps?: boolean
+  animate?: string
   attention?: true
   vaeTiling?: true
   quiet?: boolean
@@ -58,18 +60,29 @@ export const withSuffix = (path: string, suffix: string): string => {
 
 export const checkOutput = async (path: string): Promise<void> => {
   imageFormat(path)
+  await checkFolder('--output', path)
+}
+
+const checkFolder = async (option: string, path: string): Promise<void> => {
   const folder = dirname(resolve(path))
   try {
     await access(folder, constants.W_OK)
   } catch (cause) {
     throw new DiffusionError(
       'ERR_ND_INVALID_ARGUMENT',
-      `Expected a folder that can be written to for --output but received ${folder}`,
+      `Expected a folder that can be written to for ${option} but received ${folder}`,
       {
         cause
       }
     )
   }
+}
+
+const animatedFormat = (path: string): 'webp' | 'gif' => {
+  const format = extname(path).toLowerCase()
+  if (format === '.webp') return 'webp'
+  if (format === '.gif') return 'gif'
+  throw invalidArgument('--animate', 'a file name ending in .webp or .gif', path)
 }
 
 /** Only what was given: the pipeline has the defaults. */
@@ -129,6 +142,10 @@ const run = (pipe: Pipeline, options: Txt2ImgOptions, o: PaintOptions): Promise<
 /** Paints `count` pictures, the k-th with seed + k, each written as soon as it is done, and prints their paths. */
 export const paint = async (prompt: string | undefined, o: PaintOptions, signal: AbortSignal): Promise<void> => {
   await checkOutput(o.output)
+  if (o.animate !== undefined) {
+    animatedFormat(o.animate)
+    await checkFolder('--animate', o.animate)
+  }
   checkPictureOptions(o)
   checkControlArguments(o)
   const progress = makeProgress(o.quiet ?? false)
@@ -159,7 +176,7 @@ export const paint = async (prompt: string | undefined, o: PaintOptions, signal:
       const common = {
         seed,
         signal,
-        preview: o.showSteps ?? false,
+        preview: (o.showSteps ?? false) || o.animate !== undefined,
         onStep(event: StepEvent) {
           if (!begun) progress.start(o.count > 1 ? `picture ${k + 1}/${o.count}` : 'painting', event.steps)
           begun = true
@@ -185,6 +202,11 @@ export const paint = async (prompt: string | undefined, o: PaintOptions, signal:
       }
       if (o.showSteps && stepImages.length)
         await write(await contactSheet(stepImages, { labels: stepImages.map((_, i) => String(i + 1)) }), '-steps')
+      if (o.animate !== undefined) {
+        const file = o.count > 1 ? withSuffix(o.animate, `-${k + 1}`) : o.animate
+        await writeAtomically(file, await animation([...stepImages, image], { format: animatedFormat(file) }))
+        process.stdout.write(`${file}\n`)
+      }
       const attention = await attentionSheet(result)
       if (attention) await write(attention, '-attention')
     }

@@ -13,6 +13,7 @@ const known: readonly (keyof PaintOptions)[] = [
   'quiet',
   'count',
   'showSteps',
+  'animate',
   'steps',
   'seed',
   'scheduler',

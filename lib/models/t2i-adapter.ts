@@ -3,7 +3,7 @@ import { modelFormat, unsupported } from '../errors.js'
 import { ConfigReader, type ConfigJson } from './config-reader.js'
 import type { ControlledModel, ReadControlOptions } from './controlnet.js'
 import { isFile, isFolder, readJson } from './files.js'
-import { Checkpoint, TensorNames } from './single-file/checkpoint.js'
+import { Checkpoint, TensorNames, unknownTensor } from './single-file/checkpoint.js'
 import { describeForeign } from './single-file/recognise.js'
 import { findWeights, type ComponentWeights } from './weights.js'
 
@@ -116,27 +116,46 @@ const configOf = (a: Checkpoint, model: ControlledModel): T2iAdapterConfig => {
   )
 }
 
-/** diffusers' names, with or without the prefix "adapter.", and those of TencentARC's first files. */
-const namesOf = (file: Checkpoint): { inner: Checkpoint; weights: ComponentWeights } => {
-  const inner = ['adapter.', '']
-    .map((prefix) => file.under(prefix))
-    .find((c) => c.some(/^body\.0\.resnets\.0\.block1\./))
+/**
+ * From T2I-Adapter's own names (TencentARC's files t2iadapter_*_sd14v1): residual blocks in one flat list, of which each level
+ * has equally many, or, in the light one, in a body of each level. Undefined where the file has others.
+ */
+const originalNames = (file: Checkpoint, levels: number): ((stored: string) => string) | undefined => {
+  if (file.some(/^body\.0\.body\.0\.block1\./)) return (stored) => stored.replace(/^(body\.\d+)\.body\./, '$1.resnets.')
+  if (!file.some(/^body\.0\.block1\./)) return undefined
+  const other = file.names.find((name) => /^body\.\d+\.(skep|down_opt)\./.test(name))
+  if (other !== undefined) throw unknownTensor(file, other, 'a T2I-Adapter')
+  const each = file.count('body.') / levels
+  if (!Number.isInteger(each))
+    throw modelFormat(
+      `${file.path}: expected residual blocks for each of the UNet's ${levels} levels but the T2I-Adapter has ${file.count('body.')}; is it for another model?`
+    )
+  return (stored) =>
+    stored.replace(/^body\.(\d+)\.(in_conv|block\d)\./, (_, index: string, part: string) => {
+      const level = `body.${Math.floor(Number(index) / each)}`
+      return part === 'in_conv' ? `${level}.in_conv.` : `${level}.resnets.${Number(index) % each}.${part}.`
+    })
+}
+
+/** diffusers' names, with or without the prefix "adapter.", or the original ones. */
+const namesOf = (file: Checkpoint, levels: number): { inner: Checkpoint; weights: ComponentWeights } => {
+  const original = originalNames(file, levels)
+  const inner = original
+    ? file.renamed(original)
+    : ['adapter.', ''].map((prefix) => file.under(prefix)).find((c) => c.some(/^body\.0\.resnets\.0\.block1\./))
   if (!inner) {
-    if (file.some(/^(adapter\.)?body\.0\.(block1|in_conv|body\.0\.block1)\./))
-      throw unsupported(
-        `${file.path}: expected a T2I-Adapter with diffusers' names but this one has the original ones; use the file of the diffusers repository (TencentARC/t2iadapter_…)`
-      )
     if (file.some(/^(controlnet_|control_model\.|input_hint_block\.)/))
       throw unsupported(`${file.path}: expected a T2I-Adapter but this seems to be a ControlNet: use loadControlNet`)
     throw describeForeign(file, 'a T2I-Adapter (adapter.body.*)')
   }
-  const names = new TensorNames(inner)
-  for (const name of inner.names) names.add(`adapter.${name}`, name)
+  const stored = original ? file : inner
+  const names = new TensorNames(stored)
+  for (const name of stored.names) names.add(`adapter.${original ? original(name) : name}`, name)
   return { inner, weights: names.weights() }
 }
 
 /**
- * Reads a T2I-Adapter's description: a diffusers folder, or one .safetensors file with diffusers' names.
+ * Reads a T2I-Adapter's description: a diffusers folder, or one .safetensors file with diffusers' names or the original ones.
  * @throws ERR_ND_MODEL_NOT_FOUND, ERR_ND_MODEL_FORMAT (also where it does not fit the model), ERR_ND_UNSUPPORTED
  */
 export const readT2iAdapter = async (
@@ -151,7 +170,7 @@ export const readT2iAdapter = async (
     checkFit(source, config, model)
     return { config, weights: await findWeights(path, 'unet', readHeader, variant) }
   }
-  const { inner, weights } = namesOf(await Checkpoint.read(path, readHeader))
+  const { inner, weights } = namesOf(await Checkpoint.read(path, readHeader), model.unet.levels.length)
   const beside = join(dirname(path), 'config.json')
   const json = (await isFile(beside)) ? await readJson(beside, "the T2I-Adapter's config") : undefined
   const config = json?._class_name === 'T2IAdapter' ? parseT2iAdapterConfig(json, beside) : configOf(inner, model)

@@ -17,12 +17,17 @@ export const cmStochasticIterativeOptions = {
   /** Clip x₀ to ±1. */
   clipDenoised: flag(true)
 }
+/** Options of CMStochasticIterativeScheduler, with diffusers' names and defaults. */
 export type CMStochasticIterativeConfig = ConfigOf<typeof cmStochasticIterativeOptions>
 
 interface CMSchedule extends Schedule {
   readonly sigmas: readonly number[]
 }
 
+/**
+ * diffusers' CMStochasticIterativeScheduler as a step plan.
+ * @throws DiffusionError ERR_ND_INVALID_ARGUMENT for options that are unknown or out of range
+ */
 export class CMStochasticIterativeScheduler extends Scheduler<typeof cmStochasticIterativeOptions, CMSchedule> {
   static override readonly className = 'CMStochasticIterativeScheduler'
   static override readonly options = cmStochasticIterativeOptions

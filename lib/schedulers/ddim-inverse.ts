@@ -18,8 +18,13 @@ export const ddimInverseOptions = {
   timestepSpacing: choice('leading', ['leading', 'trailing']),
   rescaleBetasZeroSnr: flag(false)
 }
+/** Options of DDIMInverseScheduler, with diffusers' names and defaults. */
 export type DDIMInverseConfig = ConfigOf<typeof ddimInverseOptions>
 
+/**
+ * diffusers' DDIMInverseScheduler as a step plan.
+ * @throws DiffusionError ERR_ND_INVALID_ARGUMENT for options that are unknown or out of range
+ */
 export class DDIMInverseScheduler extends AlphaScheduler<typeof ddimInverseOptions> {
   static override readonly className = 'DDIMInverseScheduler'
   static override readonly options = ddimInverseOptions

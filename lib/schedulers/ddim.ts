@@ -18,8 +18,13 @@ export const ddimOptions = {
   ...spacingOptions('leading'),
   rescaleBetasZeroSnr: flag(false)
 }
+/** Options of DDIMScheduler, with diffusers' names and defaults. */
 export type DDIMConfig = ConfigOf<typeof ddimOptions>
 
+/**
+ * diffusers' DDIMScheduler as a step plan.
+ * @throws DiffusionError ERR_ND_INVALID_ARGUMENT for options that are unknown or out of range
+ */
 export class DDIMScheduler extends AlphaScheduler<typeof ddimOptions> {
   static override readonly className = 'DDIMScheduler'
   static override readonly options = ddimOptions

@@ -26,8 +26,13 @@ export const ddpmOptions = {
   ...spacingOptions('leading'),
   rescaleBetasZeroSnr: flag(false)
 }
+/** Options of DDPMScheduler, with diffusers' names and defaults. */
 export type DDPMConfig = ConfigOf<typeof ddpmOptions>
 
+/**
+ * diffusers' DDPMScheduler as a step plan.
+ * @throws DiffusionError ERR_ND_INVALID_ARGUMENT for options that are unknown or out of range
+ */
 export class DDPMScheduler extends AlphaScheduler<typeof ddpmOptions> {
   static override readonly className = 'DDPMScheduler'
   static override readonly options = ddpmOptions

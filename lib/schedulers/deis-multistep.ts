@@ -17,8 +17,13 @@ export const deisMultistepOptions = {
   useDynamicShifting: flag(false),
   timeShiftType: choice('exponential', ['exponential', 'linear'])
 }
+/** Options of DEISMultistepScheduler, with diffusers' names and defaults. */
 export type DEISMultistepConfig = ConfigOf<typeof deisMultistepOptions>
 
+/**
+ * diffusers' DEISMultistepScheduler as a step plan.
+ * @throws DiffusionError ERR_ND_INVALID_ARGUMENT for options that are unknown or out of range
+ */
 export class DEISMultistepScheduler extends VariancePreservingScheduler<typeof deisMultistepOptions> {
   static override readonly className = 'DEISMultistepScheduler'
   static override readonly options = deisMultistepOptions

@@ -7,8 +7,13 @@ import { flowSigmas, scheduledSigmas, sigmaToTimestep } from './sigmas.js'
 import type { SolverSchedule } from './variance-preserving.js'
 
 export const dpmSolverMultistepInverseOptions = dpmSolverOptions
+/** Options of DPMSolverMultistepInverseScheduler, with diffusers' names and defaults. */
 export type DPMSolverMultistepInverseConfig = ConfigOf<typeof dpmSolverMultistepInverseOptions>
 
+/**
+ * diffusers' DPMSolverMultistepInverseScheduler as a step plan.
+ * @throws DiffusionError ERR_ND_INVALID_ARGUMENT for options that are unknown or out of range
+ */
 export class DPMSolverMultistepInverseScheduler extends DPMSolverBase<typeof dpmSolverMultistepInverseOptions> {
   static override readonly className = 'DPMSolverMultistepInverseScheduler'
   static override readonly options = dpmSolverMultistepInverseOptions

@@ -43,6 +43,7 @@ export const dpmSolverMultistepOptions = {
   useDynamicShifting: flag(false),
   timeShiftType: choice('exponential', ['exponential', 'linear'])
 }
+/** Options of DPMSolverMultistepScheduler, with diffusers' names and defaults. */
 export type DPMSolverMultistepConfig = ConfigOf<typeof dpmSolverMultistepOptions>
 
 export interface MultistepConfig extends LimitConfig {
@@ -108,6 +109,10 @@ export abstract class DPMSolverBase<S extends Schema> extends VariancePreserving
   }
 }
 
+/**
+ * diffusers' DPMSolverMultistepScheduler as a step plan.
+ * @throws DiffusionError ERR_ND_INVALID_ARGUMENT for options that are unknown or out of range
+ */
 export class DPMSolverMultistepScheduler extends DPMSolverBase<typeof dpmSolverMultistepOptions> {
   static override readonly className: string = 'DPMSolverMultistepScheduler'
   static override readonly options = dpmSolverMultistepOptions

@@ -33,6 +33,7 @@ export const dpmSolverSinglestepOptions = {
   useDynamicShifting: flag(false),
   timeShiftType: choice('exponential', ['exponential', 'linear'])
 }
+/** Options of DPMSolverSinglestepScheduler, with diffusers' names and defaults. */
 export type DPMSolverSinglestepConfig = ConfigOf<typeof dpmSolverSinglestepOptions>
 
 /** The order of every step. The groups end so that the last steps have low orders, unless all groups are whole. */
@@ -57,6 +58,10 @@ const orders = (steps: number, order: number, lowerFinal: boolean, finalZero: bo
   return list
 }
 
+/**
+ * diffusers' DPMSolverSinglestepScheduler as a step plan.
+ * @throws DiffusionError ERR_ND_INVALID_ARGUMENT for options that are unknown or out of range
+ */
 export class DPMSolverSinglestepScheduler extends VariancePreservingScheduler<typeof dpmSolverSinglestepOptions> {
   static override readonly className = 'DPMSolverSinglestepScheduler'
   static override readonly options = dpmSolverSinglestepOptions

@@ -18,10 +18,15 @@ export const edmDPMSolverMultistepOptions = {
   lowerOrderFinal: dpmSolverOptions.lowerOrderFinal,
   eulerAtFinal: dpmSolverOptions.eulerAtFinal
 }
+/** Options of EDMDPMSolverMultistepScheduler, with diffusers' names and defaults. */
 export type EDMDPMSolverMultistepConfig = ConfigOf<typeof edmDPMSolverMultistepOptions>
 
 const level = (sigma: number): Level => ({ alpha: 1, sigma, lambda: -Math.log(sigma) })
 
+/**
+ * diffusers' EDMDPMSolverMultistepScheduler as a step plan.
+ * @throws DiffusionError ERR_ND_INVALID_ARGUMENT for options that are unknown or out of range
+ */
 export class EDMDPMSolverMultistepScheduler extends EDMScheduler<typeof edmDPMSolverMultistepOptions> {
   static override readonly className = 'EDMDPMSolverMultistepScheduler'
   static override readonly options = edmDPMSolverMultistepOptions

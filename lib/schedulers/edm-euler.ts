@@ -18,6 +18,7 @@ export const edmOptions = {
   rho: positive(7),
   finalSigmasType: choice('zero', ['zero', 'sigma_min'])
 }
+/** Options of EDMEulerScheduler, with diffusers' names and defaults. */
 export type EDMEulerConfig = ConfigOf<typeof edmOptions>
 
 export interface EDMSchedule extends Schedule {
@@ -78,6 +79,10 @@ export abstract class EDMScheduler<S extends Schema> extends Scheduler<S, EDMSch
   }
 }
 
+/**
+ * diffusers' EDMEulerScheduler as a step plan.
+ * @throws DiffusionError ERR_ND_INVALID_ARGUMENT for options that are unknown or out of range
+ */
 export class EDMEulerScheduler extends EDMScheduler<typeof edmOptions> {
   static override readonly className = 'EDMEulerScheduler'
   static override readonly options = edmOptions

@@ -13,6 +13,7 @@ export const eulerAncestralDiscreteOptions = {
   ...spacingOptions('linspace'),
   rescaleBetasZeroSnr: flag(false)
 }
+/** Options of EulerAncestralDiscreteScheduler, with diffusers' names and defaults. */
 export type EulerAncestralDiscreteConfig = ConfigOf<typeof eulerAncestralDiscreteOptions>
 
 /** From σ to σ': down to σ_down without noise, then noise σ_up back up, σ_up² + σ_down² = σ'². */
@@ -21,6 +22,10 @@ export const ancestral = (from: number, to: number): { up: number; down: number 
   return { up, down: to ** 2 / from } // √(σ'² − σ_up²) without its cancellation
 }
 
+/**
+ * diffusers' EulerAncestralDiscreteScheduler as a step plan.
+ * @throws DiffusionError ERR_ND_INVALID_ARGUMENT for options that are unknown or out of range
+ */
 export class EulerAncestralDiscreteScheduler extends KarrasScheduler<typeof eulerAncestralDiscreteOptions> {
   static override readonly className = 'EulerAncestralDiscreteScheduler'
   static override readonly options = eulerAncestralDiscreteOptions

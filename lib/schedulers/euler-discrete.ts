@@ -26,8 +26,13 @@ export const eulerDiscreteOptions = {
   rescaleBetasZeroSnr: flag(false),
   finalSigmasType: choice('zero', ['zero', 'sigma_min'])
 }
+/** Options of EulerDiscreteScheduler, with diffusers' names and defaults. */
 export type EulerDiscreteConfig = ConfigOf<typeof eulerDiscreteOptions>
 
+/**
+ * diffusers' EulerDiscreteScheduler as a step plan.
+ * @throws DiffusionError ERR_ND_INVALID_ARGUMENT for options that are unknown or out of range
+ */
 export class EulerDiscreteScheduler extends KarrasScheduler<typeof eulerDiscreteOptions> {
   static override readonly className = 'EulerDiscreteScheduler'
   static override readonly options = eulerDiscreteOptions

@@ -27,6 +27,7 @@ export const flowMatchEulerDiscreteOptions = {
   /** Noise anew in every step instead of following the flow. */
   stochasticSampling: flag(false)
 }
+/** Options of FlowMatchEulerDiscreteScheduler, with diffusers' names and defaults. */
 export type FlowMatchEulerDiscreteConfig = ConfigOf<typeof flowMatchEulerDiscreteOptions>
 
 export interface FlowSchedule extends Schedule {
@@ -71,6 +72,10 @@ export abstract class FlowMatchScheduler<S extends Schema> extends Scheduler<S, 
   }
 }
 
+/**
+ * diffusers' FlowMatchEulerDiscreteScheduler as a step plan.
+ * @throws DiffusionError ERR_ND_INVALID_ARGUMENT for options that are unknown or out of range
+ */
 export class FlowMatchEulerDiscreteScheduler extends FlowMatchScheduler<typeof flowMatchEulerDiscreteOptions> {
   static override readonly className = 'FlowMatchEulerDiscreteScheduler'
   static override readonly options = flowMatchEulerDiscreteOptions

@@ -12,8 +12,13 @@ export const flowMatchHeunDiscreteOptions = {
   numTrainTimesteps: integer(1000, 1),
   shift: positive(1)
 }
+/** Options of FlowMatchHeunDiscreteScheduler, with diffusers' names and defaults. */
 export type FlowMatchHeunDiscreteConfig = ConfigOf<typeof flowMatchHeunDiscreteOptions>
 
+/**
+ * diffusers' FlowMatchHeunDiscreteScheduler as a step plan.
+ * @throws DiffusionError ERR_ND_INVALID_ARGUMENT for options that are unknown or out of range
+ */
 export class FlowMatchHeunDiscreteScheduler extends FlowMatchScheduler<typeof flowMatchHeunDiscreteOptions> {
   static override readonly className = 'FlowMatchHeunDiscreteScheduler'
   static override readonly options = flowMatchHeunDiscreteOptions

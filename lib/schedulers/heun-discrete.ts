@@ -19,8 +19,13 @@ export const heunDiscreteOptions = {
   ...clipOptions(false),
   ...spacingOptions('linspace')
 }
+/** Options of HeunDiscreteScheduler, with diffusers' names and defaults. */
 export type HeunDiscreteConfig = ConfigOf<typeof heunDiscreteOptions>
 
+/**
+ * diffusers' HeunDiscreteScheduler as a step plan.
+ * @throws DiffusionError ERR_ND_INVALID_ARGUMENT for options that are unknown or out of range
+ */
 export class HeunDiscreteScheduler extends KarrasScheduler<typeof heunDiscreteOptions> {
   static override readonly className = 'HeunDiscreteScheduler'
   static override readonly options = heunDiscreteOptions

@@ -12,6 +12,7 @@ export const ipndmOptions = {
   /** σ of every row and of the end: as many as steps + 1. */
   trainedBetas: maybe(numbers)
 }
+/** Options of IPNDMScheduler, with diffusers' names and defaults. */
 export type IPNDMConfig = ConfigOf<typeof ipndmOptions>
 
 interface IPNDMSchedule extends Schedule {
@@ -19,6 +20,10 @@ interface IPNDMSchedule extends Schedule {
   readonly sigma: readonly number[]
 }
 
+/**
+ * diffusers' IPNDMScheduler as a step plan.
+ * @throws DiffusionError ERR_ND_INVALID_ARGUMENT for options that are unknown or out of range
+ */
 export class IPNDMScheduler extends Scheduler<typeof ipndmOptions, IPNDMSchedule> {
   static override readonly className = 'IPNDMScheduler'
   static override readonly options = ipndmOptions

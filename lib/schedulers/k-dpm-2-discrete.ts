@@ -17,6 +17,7 @@ export const kDPM2DiscreteOptions = {
   predictionType: predictionOption('epsilon', 'v_prediction'),
   ...spacingOptions('linspace')
 }
+/** Options of KDPM2DiscreteScheduler, with diffusers' names and defaults. */
 export type KDPM2DiscreteConfig = ConfigOf<typeof kDPM2DiscreteOptions>
 
 /** One step: σ, the middle, where the step ends without noise, and the noise added then. */
@@ -73,6 +74,10 @@ export abstract class MidpointScheduler<S extends Schema> extends KarrasSchedule
   }
 }
 
+/**
+ * diffusers' KDPM2DiscreteScheduler as a step plan.
+ * @throws DiffusionError ERR_ND_INVALID_ARGUMENT for options that are unknown or out of range
+ */
 export class KDPM2DiscreteScheduler extends MidpointScheduler<typeof kDPM2DiscreteOptions> {
   static override readonly className = 'KDPM2DiscreteScheduler'
   static override readonly options = kDPM2DiscreteOptions

@@ -25,11 +25,16 @@ export const lcmOptions = {
   timestepScaling: number(10),
   rescaleBetasZeroSnr: flag(false)
 }
+/** Options of LCMScheduler, with diffusers' names and defaults. */
 export type LCMConfig = ConfigOf<typeof lcmOptions>
 
 /** The data's standard deviation in the boundary condition. */
 const sigmaData = 0.5
 
+/**
+ * diffusers' LCMScheduler as a step plan.
+ * @throws DiffusionError ERR_ND_INVALID_ARGUMENT for options that are unknown or out of range
+ */
 export class LCMScheduler extends AlphaScheduler<typeof lcmOptions> {
   static override readonly className = 'LCMScheduler'
   static override readonly options = lcmOptions

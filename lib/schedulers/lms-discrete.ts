@@ -14,8 +14,13 @@ export const lmsDiscreteOptions = {
   predictionType: predictionOption('epsilon', 'sample', 'v_prediction'),
   ...spacingOptions('linspace')
 }
+/** Options of LMSDiscreteScheduler, with diffusers' names and defaults. */
 export type LMSDiscreteConfig = ConfigOf<typeof lmsDiscreteOptions>
 
+/**
+ * diffusers' LMSDiscreteScheduler as a step plan.
+ * @throws DiffusionError ERR_ND_INVALID_ARGUMENT for options that are unknown or out of range
+ */
 export class LMSDiscreteScheduler extends KarrasScheduler<typeof lmsDiscreteOptions> {
   static override readonly className = 'LMSDiscreteScheduler'
   static override readonly options = lmsDiscreteOptions

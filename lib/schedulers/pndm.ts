@@ -20,6 +20,7 @@ export const pndmOptions = {
   predictionType: predictionOption('epsilon', 'v_prediction'),
   ...spacingOptions('leading')
 }
+/** Options of PNDMScheduler, with diffusers' names and defaults. */
 export type PNDMConfig = ConfigOf<typeof pndmOptions>
 
 interface PNDMSchedule extends Schedule {
@@ -28,6 +29,10 @@ interface PNDMSchedule extends Schedule {
   readonly prk: number
 }
 
+/**
+ * diffusers' PNDMScheduler as a step plan.
+ * @throws DiffusionError ERR_ND_INVALID_ARGUMENT for options that are unknown or out of range
+ */
 export class PNDMScheduler extends AlphaScheduler<typeof pndmOptions, PNDMSchedule> {
   static override readonly className = 'PNDMScheduler'
   static override readonly options = pndmOptions

@@ -23,10 +23,15 @@ export const saSolverOptions = {
   varianceType: dpmSolverOptions.varianceType,
   ...spacingOptions('linspace')
 }
+/** Options of SASolverScheduler, with diffusers' names and defaults. */
 export type SASolverConfig = ConfigOf<typeof saSolverOptions>
 
 const defaultTau = (t: number): number => (t >= 200 && t <= 800 ? 1 : 0)
 
+/**
+ * diffusers' SASolverScheduler as a step plan.
+ * @throws DiffusionError ERR_ND_INVALID_ARGUMENT for options that are unknown or out of range
+ */
 export class SASolverScheduler extends VariancePreservingScheduler<typeof saSolverOptions> {
   static override readonly className = 'SASolverScheduler'
   static override readonly options = saSolverOptions

@@ -24,6 +24,7 @@ export interface Schedule {
   readonly initNoiseSigma?: number
 }
 
+/** A scheduler class: its name in diffusers, and the options that it knows. */
 export interface SchedulerClass<T = Scheduler> {
   new (config?: never): T
   readonly className: string
@@ -33,6 +34,7 @@ export interface SchedulerClass<T = Scheduler> {
 /** What is known of every class's options. */
 export type CommonSchema = Schema & { readonly numTrainTimesteps: Field<number> }
 
+/** A noise schedule and a solver, of which plan() makes rows for the step loop; configurations are diffusers'. */
 export abstract class Scheduler<S extends Schema = CommonSchema, P extends Schedule = Schedule> {
   /** diffusers' class name. */
   static readonly className: string = 'Scheduler'
@@ -57,6 +59,7 @@ export abstract class Scheduler<S extends Schema = CommonSchema, P extends Sched
     this.explicit = Object.freeze({ ...config })
   }
 
+  /** The class's name in diffusers. */
   get className(): string {
     return (this.constructor as unknown as SchedulerClass).className
   }
@@ -155,6 +158,7 @@ export abstract class Scheduler<S extends Schema = CommonSchema, P extends Sched
   get timesteps(): readonly number[] {
     return this.state.timesteps
   }
+  /** Noise levels of the last plan, as diffusers has them after set_timesteps. */
   get sigmas(): readonly number[] | undefined {
     return this.state.sigmas
   }

@@ -12,8 +12,13 @@ import { velocity, type Schedule } from './scheduler.js'
 
 /** LCM's. The clipping, thresholding, spacing and scaling options are kept for their configs; the method does not use them. */
 export const tcdOptions = lcmOptions
+/** Options of TCDScheduler, with diffusers' names and defaults. */
 export type TCDConfig = ConfigOf<typeof tcdOptions>
 
+/**
+ * diffusers' TCDScheduler as a step plan.
+ * @throws DiffusionError ERR_ND_INVALID_ARGUMENT for options that are unknown or out of range
+ */
 export class TCDScheduler extends AlphaScheduler<typeof tcdOptions> {
   static override readonly className = 'TCDScheduler'
   static override readonly options = tcdOptions

@@ -16,8 +16,13 @@ export const unCLIPOptions = {
   predictionType: predictionOption('epsilon', 'sample'),
   betaSchedule: choice<BetaSchedule>('squaredcos_cap_v2', ['squaredcos_cap_v2'])
 }
+/** Options of UnCLIPScheduler, with diffusers' names and defaults. */
 export type UnCLIPConfig = ConfigOf<typeof unCLIPOptions>
 
+/**
+ * diffusers' UnCLIPScheduler as a step plan.
+ * @throws DiffusionError ERR_ND_INVALID_ARGUMENT for options that are unknown or out of range
+ */
 export class UnCLIPScheduler extends AlphaScheduler<typeof unCLIPOptions> {
   static override readonly className = 'UnCLIPScheduler'
   static override readonly options = unCLIPOptions

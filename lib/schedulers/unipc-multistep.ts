@@ -32,11 +32,16 @@ export const uniPCMultistepOptions = {
   sigmaMax: maybe(number(0)),
   shiftTerminal: maybe(number(0))
 }
+/** Options of UniPCMultistepScheduler, with diffusers' names and defaults. */
 export type UniPCMultistepConfig = ConfigOf<typeof uniPCMultistepOptions>
 
 /** Registers left for outputs: eight, less the sample that the corrector starts from. */
 const largestOrder = 7
 
+/**
+ * diffusers' UniPCMultistepScheduler as a step plan.
+ * @throws DiffusionError ERR_ND_INVALID_ARGUMENT for options that are unknown or out of range
+ */
 export class UniPCMultistepScheduler extends VariancePreservingScheduler<typeof uniPCMultistepOptions> {
   static override readonly className = 'UniPCMultistepScheduler'
   static override readonly options = uniPCMultistepOptions

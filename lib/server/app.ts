@@ -17,6 +17,7 @@ import { Outputs } from './outputs.js'
 import { pageRoutes, pageUrls } from './page.js'
 import { LocalQueue, Painter } from './painter.js'
 
+/** Options of createServer(). */
 export interface ServerOptions {
   /** 'name=source' or a source; the first is the default. Default: the bundled model. */
   models?: readonly string[]
@@ -42,6 +43,7 @@ export interface ServerOptions {
   log?: boolean
 }
 
+/** A running server over one queue. */
 export interface DiffusionServer {
   readonly app: FastifyInstance
   readonly painter: Painter
@@ -56,6 +58,7 @@ const open = new Set(['/health', '/ready', ...pageUrls])
 
 export { createWorker, type PaintWorker, type PaintWorkerOptions } from './redis/worker.js'
 
+/** Makes the HTTP server: OpenAI's, AUTOMATIC1111's and its own API, and the page. It listens from listen() on. */
 export const createServer = async (options: ServerOptions = {}): Promise<DiffusionServer> => {
   const store = new ModelStore(
     (options.models?.length ? options.models : ['postcard']).map(parseModel),

@@ -15,6 +15,7 @@ export interface Tokenizer {
   decode(ids: Iterable<number>, options?: { skipSpecialTokens?: boolean }): string
 }
 
+/** Options of Tokenizer.encode. */
 export interface EncodeOptions {
   /** Fill up to `maxLength` with the pad token (default true). */
   padding?: boolean
@@ -24,6 +25,7 @@ export interface EncodeOptions {
   maxLength?: number
 }
 
+/** A text as token ids. */
 export interface Encoding {
   /** `[bos, …text, eos, pad…]` */
   ids: number[]

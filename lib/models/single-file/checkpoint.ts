@@ -34,6 +34,12 @@ export class Checkpoint {
     return new Checkpoint(this.path, this.metadata, shapes, this.prefix + prefix)
   }
 
+  /** The same tensors under other names, for their shapes. */
+  renamed(name: (stored: string) => string): Checkpoint {
+    const shapes = new Map([...this.shapes].map(([stored, shape]) => [name(stored), shape]))
+    return new Checkpoint(this.path, this.metadata, shapes, this.prefix)
+  }
+
   get names(): readonly string[] {
     return [...this.shapes.keys()]
   }

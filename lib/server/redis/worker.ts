@@ -18,6 +18,7 @@ import {
   type WireStep
 } from './messages.js'
 
+/** Options of createWorker(). */
 export interface PaintWorkerOptions {
   /** redis://host:port, as the server's. */
   redis: string
@@ -35,6 +36,7 @@ export interface PaintWorkerOptions {
   onLog?: (line: string) => void
 }
 
+/** A running worker: it takes jobs from the queue until it is closed. */
 export interface PaintWorker {
   /** Jobs at work: 0 or 1. */
   readonly running: number
@@ -48,6 +50,7 @@ const cancelMilliseconds = 250
 /** A job that has brought down so many workers is not given to one more. */
 const recoveries = 2
 
+/** Makes a worker that paints what servers put into a Redis queue. */
 export const createWorker = async (o: PaintWorkerOptions): Promise<PaintWorker> => {
   const name = o.queue ?? 'paint'
   const key = keys(name)
