@@ -47,7 +47,9 @@ export default tseslint.config(
         URL: 'readonly',
         AbortController: 'readonly',
         setTimeout: 'readonly',
-        clearTimeout: 'readonly'
+        clearTimeout: 'readonly',
+        setInterval: 'readonly',
+        structuredClone: 'readonly'
       }
     },
     rules: { 'no-control-regex': 'off' }

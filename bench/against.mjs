@@ -64,6 +64,13 @@ export const againstTorch = (operations, threads) => {
 
 const taking = (text, what) => Number(new RegExp(`${what}[^\\n]*taking ([\\d.]+)s`).exec(text)?.[1])
 
+/** Seconds of its step loop, without the weights that it reads while it is in it. */
+const samplingSeconds = (text) => {
+  const loop = text.split('get_learned_condition completed').at(-1).split('sampling completed')[0]
+  const loads = [...loop.matchAll(/loading tensors completed, taking ([\d.]+)s/g)]
+  return loads.reduce((left, load) => left - Number(load[1]), taking(text, 'sampling completed'))
+}
+
 /** Whole steps with its fastest options of those tried, beside ours. */
 export const againstSdcpp = async (binary, own, steps, threads) => {
   if (!binary) return missing('stable-diffusion.cpp', 'no --sdcpp PATH of its sd-cli was given')
@@ -82,7 +89,7 @@ export const againstSdcpp = async (binary, own, steps, threads) => {
     const measured = existsSync(gnuTime) ? [gnuTime, '-f', '%M', '-o', report, ...args] : args
     const out = spawnSync(measured[0], measured.slice(1), { encoding: 'utf8', maxBuffer: 1 << 28 })
     const said = `${out.stdout}\n${out.stderr}`
-    const sampling = taking(said, 'sampling completed')
+    const sampling = samplingSeconds(said)
     if (out.status !== 0 || !sampling) {
       missing(`stable-diffusion.cpp with ${name}`, said.trim().split('\n').at(-1) ?? `status ${out.status}`)
       continue

@@ -1,6 +1,4 @@
 /** Pictures in and out: what a pipeline returns, and what it takes. Encoding and decoding are sharp's. */
-import { randomBytes } from 'node:crypto'
-import { rename, rm, writeFile } from 'node:fs/promises'
 import { extname } from 'node:path'
 import sharp, {
   type Colour,
@@ -10,6 +8,7 @@ import sharp, {
   type Sharp,
   type WebpOptions
 } from 'sharp'
+import { replaceFile } from './atomic-write.js'
 import { DiffusionError, invalidArgument } from './errors.js'
 import { writePngText } from './png-metadata.js'
 
@@ -110,16 +109,10 @@ export const imageFormat = (path: string): ImageFormat => {
 }
 
 /** A file that is there as a whole or not at all. @throws DiffusionError ERR_ND_INVALID_ARGUMENT */
-export const writeAtomically = async (path: string, bytes: Buffer): Promise<void> => {
-  const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`
-  try {
-    await writeFile(temporary, bytes)
-    await rename(temporary, path)
-  } catch (cause) {
-    await rm(temporary, { force: true })
-    throw new DiffusionError('ERR_ND_INVALID_ARGUMENT', `Cannot write ${path}: ${(cause as Error).message}`, { cause })
-  }
-}
+export const writeAtomically = (path: string, bytes: Uint8Array): Promise<void> =>
+  replaceFile(path, bytes).catch((cause: Error) => {
+    throw new DiffusionError('ERR_ND_INVALID_ARGUMENT', `Cannot write ${path}: ${cause.message}`, { cause })
+  })
 
 export interface LoadedImage {
   /** RGB, rows from the top. */
@@ -190,10 +183,11 @@ export const loadImage = async (input: ImageInput, options: LoadOptions = {}): P
   const { width, height, channels } = pixels.info
   const count = width * height
   const grey = channels < 3
+  if (channels === 3) return { data: new Uint8Array(pixels.data), width, height }
   const data = new Uint8Array(count * 3)
   for (let i = 0; i < count; i++)
     for (let c = 0; c < 3; c++) data[i * 3 + c] = pixels.data[i * channels + (grey ? 0 : c)]!
-  if (channels === 1 || channels === 3) return { data, width, height }
+  if (channels === 1) return { data, width, height }
   const alpha = new Uint8Array(count)
   for (let i = 0; i < count; i++) alpha[i] = pixels.data[i * channels + channels - 1]!
   return { data, width, height, alpha }

@@ -54,16 +54,48 @@ export const formatParameters = (p: GenerationParameters): string => {
   ].join('\n')
 }
 
-const field = /\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)/g
+/** The end of a quoted value that begins at `start` and is followed by a comma or the end; −1 where there is none. */
+const quoteEnd = (line: string, start: number): number => {
+  for (let i = start + 1; i < line.length; i++)
+    if (line[i] === '\\') i++
+    else if (line[i] === '"') return i > start + 1 && (i + 1 === line.length || line[i + 1] === ',') ? i + 1 : -1
+  return -1
+}
+const isWord = (c: string | undefined): boolean => c !== undefined && /\w/.test(c)
+
+/**
+ * The `Name: value` pairs of a line, values quoted or up to the next comma; what is between them is left out. In a time that grows with
+ * the line: it may come from anywhere, and be long.
+ */
+const fieldsOf = (line: string): [name: string, value: string][] => {
+  const fields: [string, string][] = []
+  let at = 0
+  for (let colon = line.indexOf(':'); colon >= 0; colon = line.indexOf(':', Math.max(at, colon + 1))) {
+    // The name: the letters, digits, spaces, - and / before the colon, from a letter or digit on.
+    let start = colon
+    while (start > at && /[\w \-/]/.test(line[start - 1]!)) start--
+    while (start < colon && !isWord(line[start])) start++
+    if (colon - start < 2) continue
+    let value = colon + 1
+    while (value < line.length && /\s/.test(line[value]!)) value++
+    const closed = line[value] === '"' ? quoteEnd(line, value) : -1
+    const comma = line.indexOf(',', value)
+    const end = closed >= 0 ? closed : comma >= 0 ? comma : line.length
+    fields.push([line.slice(start, colon), line.slice(value, end).trim()])
+    at = end + 1
+  }
+  return fields
+}
 
 /** The reverse of formatParameters(), for AUTOMATIC1111's own texts too: unknown fields are in `other`. */
 export const parseParameters = (text: string): GenerationParameters => {
   const lines = text.trim().split('\n')
-  let last = lines.pop() ?? ''
+  const last = lines.pop() ?? ''
   // A last line with fewer than three fields belongs to the prompt, unless it is plainly ours.
-  if ([...last.matchAll(field)].length < 3 && !/^Steps: \d+/.test(last)) {
+  let found = fieldsOf(last)
+  if (found.length < 3 && !/^Steps: \d+/.test(last)) {
     lines.push(last)
-    last = ''
+    found = []
   }
   const prompt: string[] = []
   const negative: string[] = []
@@ -72,7 +104,7 @@ export const parseParameters = (text: string): GenerationParameters => {
     if (line.startsWith('Negative prompt:')) inNegative = true
     ;(inNegative ? negative : prompt).push(line.startsWith('Negative prompt:') ? line.slice(16).trim() : line)
   }
-  const fields = new Map([...last.matchAll(field)].map((match) => [match[1]!, unquote(match[2]!.trim())]))
+  const fields = new Map(found.map(([name, value]) => [name, unquote(value)]))
   const result: GenerationParameters = { prompt: prompt.join('\n').trim() }
   if (inNegative) result.negativePrompt = negative.join('\n').trim()
   const take = (name: string, use: (value: string) => boolean | void): void => {

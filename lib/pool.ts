@@ -14,6 +14,7 @@ import type { GenerationResult } from './txt2img.js'
 import type { Txt2ImgOptions } from './txt2img-options.js'
 import type { UnconditionalOptions } from './unconditional.js'
 
+/** The options of PipelinePool.fromPretrained. */
 export interface PoolOptions extends Omit<LoadOptions, 'device'> {
   /** 'all': every GPU that can be used; or devices by name, as `device` of Pipeline takes them. */
   devices: 'all' | readonly string[]
@@ -92,9 +93,11 @@ export class PipelinePool {
   get devices(): readonly string[] {
     return this.pipelines.map((pipe) => pipe.device)
   }
+  /** What the model can do: see Pipeline. */
   get tasks(): readonly Task[] {
     return this.pipelines[0]!.tasks
   }
+  /** What came up while loading, on the first device. */
   get warnings(): readonly string[] {
     return this.pipelines[0]!.warnings
   }
@@ -112,25 +115,31 @@ export class PipelinePool {
     }
   }
 
-  /** As the methods of Pipeline, and as run. */
+  /** As Pipeline.txt2img, on the device that is free first; the others likewise. */
   txt2img(options: Txt2ImgOptions): Promise<GenerationResult> {
     return this.run((pipe) => pipe.txt2img(options), options?.signal)
   }
+  /** As Pipeline.img2img. */
   img2img(options: Img2ImgOptions): Promise<GenerationResult> {
     return this.run((pipe) => pipe.img2img(options), options?.signal)
   }
+  /** As Pipeline.inpaint. */
   inpaint(options: InpaintOptions): Promise<GenerationResult> {
     return this.run((pipe) => pipe.inpaint(options), options?.signal)
   }
+  /** As Pipeline.outpaint. */
   outpaint(options: OutpaintOptions): Promise<GenerationResult> {
     return this.run((pipe) => pipe.outpaint(options), options?.signal)
   }
+  /** As Pipeline.edit. */
   edit(options: EditOptions): Promise<GenerationResult> {
     return this.run((pipe) => pipe.edit(options), options?.signal)
   }
+  /** As Pipeline.superResolution. */
   superResolution(options: SuperResolutionOptions): Promise<GenerationResult> {
     return this.run((pipe) => pipe.superResolution(options), options?.signal)
   }
+  /** As Pipeline.unconditional. */
   unconditional(options: UnconditionalOptions = {}): Promise<GenerationResult> {
     return this.run((pipe) => pipe.unconditional(options), options.signal)
   }
@@ -158,6 +167,7 @@ export class PipelinePool {
     })()
     return this.disposed
   }
+  /** As dispose. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose()
   }

@@ -31,7 +31,19 @@ const squareFactor = 1 / 1.1
 const commaReach = 20
 
 const syntax = /\\[()[\]\\]|\\|\(|\[|:\s*([+-]?[.\d]+)\s*\)|\)|\]|[^\\()[\]:]+|:/gu
-const breakWord = /\s*(?<![\p{L}\p{N}_])BREAK(?![\p{L}\p{N}_])\s*/gu
+const breakWord = /(?<![\p{L}\p{N}_])BREAK(?![\p{L}\p{N}_])/gu
+
+type Run = { text: string; weight: number } | 'BREAK'
+
+/** Every run times the factor of each bracket before it, in one walk: there may be thousands of brackets. */
+const multiplyUnclosed = (runs: readonly Run[], starts: readonly number[], factor: number): void => {
+  let open = 0
+  runs.forEach((run, i) => {
+    while (open < starts.length && starts[open]! <= i) open++
+    if (run === 'BREAK') return
+    for (let k = 0; k < open && run.weight !== 0 && run.weight !== Infinity; k++) run.weight *= factor
+  })
+}
 
 /**
  * AUTOMATIC1111's prompt syntax: `(a)` × 1.1, `[a]` ÷ 1.1, `(a:1.3)` × 1.3, nested ones multiply, `\(` `\)` `\[` `\]` `\\`
@@ -40,7 +52,7 @@ const breakWord = /\s*(?<![\p{L}\p{N}_])BREAK(?![\p{L}\p{N}_])\s*/gu
  * @throws DiffusionError ERR_ND_INVALID_ARGUMENT for a weight such as `(a:1.2.3)`
  */
 export const parsePromptWeights = (prompt: string): PromptPart[] => {
-  const runs: ({ text: string; weight: number } | 'BREAK')[] = []
+  const runs: Run[] = []
   const round: number[] = []
   const square: number[] = []
   const multiplyFrom = (start: number, factor: number): void => {
@@ -59,17 +71,18 @@ export const parsePromptWeights = (prompt: string): PromptPart[] => {
     } else if (text === ')' && round.length) multiplyFrom(round.pop()!, roundFactor)
     else if (text === ']' && square.length) multiplyFrom(square.pop()!, squareFactor)
     else {
-      text.split(breakWord).forEach((part, i) => {
+      text.split(breakWord).forEach((part, i, { length }) => {
         if (i > 0) runs.push('BREAK')
-        runs.push({ text: part, weight: 1 })
+        const left = i > 0 ? part.trimStart() : part
+        runs.push({ text: i < length - 1 ? left.trimEnd() : left, weight: 1 })
       })
     }
   }
-  for (const start of round) multiplyFrom(start, roundFactor)
-  for (const start of square) multiplyFrom(start, squareFactor)
+  multiplyUnclosed(runs, round, roundFactor)
+  multiplyUnclosed(runs, square, squareFactor)
 
   // Words are split within a run, so neighbours of one weight must be tokenized as one text.
-  const parts: ({ text: string; weight: number } | 'BREAK')[] = []
+  const parts: Run[] = []
   for (const run of runs) {
     const last = parts.at(-1)
     if (run !== 'BREAK' && last !== undefined && last !== 'BREAK' && last.weight === run.weight) last.text += run.text

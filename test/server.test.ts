@@ -207,13 +207,17 @@ test('automatic1111: lists, settings, progress, interruption, refusals', async (
   await json('/sdapi/v1/options', { json: { sd_model_checkpoint: 'second [abcdef]' } })
   assert.is((await json('/sdapi/v1/options')).sd_model_checkpoint, 'second')
   assert.is((await ask('/sdapi/v1/options', { json: { sd_model_checkpoint: 'none' } })).status, 400)
+  assert.is((await ask('/sdapi/v1/options', { json: { CLIP_stop_at_last_layers: 'x' } })).status, 400)
   await json('/sdapi/v1/options', { json: { sd_model_checkpoint: 'postcard' } })
 
   const long = json<{ images: string[]; info: string }>('/sdapi/v1/txt2img', {
     json: { prompt: 'a red circle', steps: 900, width: 64, height: 64, sampler_name: 'DPM++ 2M', scheduler: 'karras' }
   })
-  await until(() => (server.painter.queue.running[0]?.last?.step ?? 0) > 2)
-  const progress = await json<{ progress: number; state: { sampling_steps: number } }>('/sdapi/v1/progress')
+  await until(() => (server.painter.queue.running[0]?.last?.step ?? 0) > 11)
+  const progress = await json<{ progress: number; state: { sampling_steps: number }; current_image: string }>(
+    '/sdapi/v1/progress'
+  )
+  assert.is(await sizeOf(progress.current_image), '64x64 png')
   assert.ok(progress.progress > 0 && progress.progress < 1)
   assert.is(progress.state.sampling_steps, 900)
   assert.equal(await json('/sdapi/v1/interrupt', { json: {} }), {})

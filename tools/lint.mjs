@@ -46,7 +46,10 @@ await step('prettier', process.execPath, [
 await step('docstrings', process.execPath, ['tools/docstrings.mjs'])
 
 if (installed('clang-format')) {
-  const files = sources(['engine', 'cpu', 'binding', 'cuda', 'test/native', 'bench/native'], /\.(h|cpp|cu|cuh)$/)
+  const files = sources(
+    ['engine', 'cpu', 'binding', 'cuda', 'test/native', 'test/fuzz', 'bench/native'],
+    /\.(h|cpp|cu|cuh)$/
+  )
   if (files.length) await step('clang-format', 'clang-format', [...(fix ? ['-i'] : ['--dry-run', '-Werror']), ...files])
 }
 

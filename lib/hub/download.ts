@@ -141,7 +141,7 @@ export const download = async (transfer: Transfer, options: TransferOptions = {}
 const failed = (transfer: Transfer, error: unknown, failures: number, grew: boolean, attempts: number): number => {
   if (error instanceof DiffusionError) throw error
   const { code } = error as NodeJS.ErrnoException
-  if (code === 'ENOSPC' || code === 'EACCES' || code === 'EROFS' || code === 'EDQUOT')
+  if (code === 'ENOSPC' || code === 'EACCES' || code === 'EROFS' || code === 'EDQUOT' || code === 'EFBIG')
     throw downloadError(`${transfer.name}: cannot write ${transfer.path}: ${(error as Error).message}`, error)
   const now = grew ? 1 : failures + 1
   if (now >= attempts)

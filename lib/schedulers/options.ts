@@ -27,9 +27,12 @@ export const number = (initial: number): Field<number> => field(initial, 'a fini
 export const positive = (initial: number): Field<number> =>
   field(initial, 'a number above 0', (v) => (finite(v) !== undefined && (v as number) > 0 ? (v as number) : undefined))
 
+/** Far above all that anybody trains: tables are as long as numTrainTimesteps says, and a broken config must not fill memory. */
+const largest = 1_000_000
+
 export const integer = (initial: number, smallest = 0): Field<number> =>
-  field(initial, `an integer of at least ${smallest}`, (v) =>
-    Number.isSafeInteger(v) && (v as number) >= smallest ? (v as number) : undefined
+  field(initial, `an integer of at least ${smallest} and at most ${largest}`, (v) =>
+    Number.isInteger(v) && (v as number) >= smallest && (v as number) <= largest ? (v as number) : undefined
   )
 
 /** As `number`, with the infinities: diffusers' default of lambda_min_clipped is −Infinity. */

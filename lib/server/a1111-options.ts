@@ -60,6 +60,8 @@ export interface A1111Settings {
   sd_model_checkpoint: string
   CLIP_stop_at_last_layers: number
   randn_source: 'GPU' | 'CPU'
+  /** What `progress` shows: a preview every so many steps; −1 for none. */
+  show_progress_every_n_steps: number
 }
 
 /** Asked for, but nothing here does it: better told than left out. */
@@ -84,6 +86,8 @@ const given = <T>(value: T | null | undefined): value is T => value !== undefine
 /** A sampler and a schedule type as one label. */
 const labelOf = (sampler: string | null | undefined, schedule: string | null | undefined): string | undefined => {
   if (!given(sampler)) return undefined
+  for (const [name, value] of Object.entries({ sampler_name: sampler, scheduler: schedule }))
+    if (given(value) && typeof value !== 'string') throw invalidArgument(name, 'a name', value)
   return !given(schedule) || schedule.toLowerCase() === 'automatic' ? sampler : `${sampler} ${schedule}`
 }
 
@@ -145,7 +149,9 @@ export const paintRequest = (r: A1111Request, settings: A1111Settings, kind: 'tx
   const clip = integerIn('CLIP_stop_at_last_layers', all.CLIP_stop_at_last_layers, 1, 12)
   const scheduler = labelOf(r.sampler_name ?? r.sampler_index, r.scheduler)
   const hires = kind === 'txt2img' ? hiresOf(r) : undefined
+  const every = Number(all.show_progress_every_n_steps)
   const options: Txt2ImgOptions = {
+    ...(every >= 1 ? { preview: { every } } : {}),
     prompt: r.prompt ?? '',
     negativePrompt: r.negative_prompt ?? '',
     promptWeighting: true,
@@ -162,8 +168,10 @@ export const paintRequest = (r: A1111Request, settings: A1111Settings, kind: 'tx
     ...(hires ? { hires } : {}),
     ...(scheduler === undefined ? {} : { scheduler })
   }
-  const model = all.sd_model_checkpoint
+  const model = String(all.sd_model_checkpoint)
   if (kind === 'txt2img') return { model, task: 'txt2img', options }
+  if (given(r.init_images) && !Array.isArray(r.init_images))
+    throw invalidArgument('init_images', 'a list of pictures in base64', r.init_images)
   const pictures = (r.init_images ?? []).map((image, i) => decodeBase64(`init_images[${i}]`, image))
   if (pictures.length === 0) throw invalidArgument('init_images', 'at least one picture in base64', r.init_images)
   const image = pictures.length === 1 ? pictures[0]! : pictures

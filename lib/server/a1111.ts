@@ -1,10 +1,10 @@
 /** AUTOMATIC1111's web API (/sdapi/v1): what its clients use to paint. */
 import type { FastifyInstance, FastifyReply } from 'fastify'
-import { DiffusionError } from '../errors.js'
+import { DiffusionError, invalidArgument } from '../errors.js'
 import { readPngText } from '../png-metadata.js'
 import { parseParameters } from '../infotext.js'
 import { samplerLabels, scheduleTypeNames } from '../schedulers/labels.js'
-import { oneOf } from '../validate.js'
+import { integerIn, oneOf } from '../validate.js'
 import { paintRequest, type A1111Request, type A1111Settings } from './a1111-options.js'
 import { decodeBase64, disconnected, messageOf, retryAfter, statusOf } from './http.js'
 import type { Painted, Painter, PaintJob } from './painter.js'
@@ -15,7 +15,8 @@ export const a1111Routes = (app: FastifyInstance, painter: Painter): void => {
   const settings: A1111Settings = {
     sd_model_checkpoint: painter.models.current,
     CLIP_stop_at_last_layers: 1,
-    randn_source: 'GPU'
+    randn_source: 'GPU',
+    show_progress_every_n_steps: 10
   }
 
   const paint = async (request: A1111Request, kind: 'txt2img' | 'img2img', reply: FastifyReply): Promise<object> => {
@@ -122,13 +123,21 @@ export const a1111Routes = (app: FastifyInstance, painter: Painter): void => {
         '/options',
         { schema: { tags, summary: 'Change settings', body } },
         (request) => {
-          const { sd_model_checkpoint, CLIP_stop_at_last_layers, randn_source } = request.body
+          const { sd_model_checkpoint, CLIP_stop_at_last_layers, randn_source, show_progress_every_n_steps } =
+            request.body
           if (sd_model_checkpoint !== undefined) {
             settings.sd_model_checkpoint = painter.models.entry(String(sd_model_checkpoint)).name
             painter.models.current = settings.sd_model_checkpoint
           }
           if (CLIP_stop_at_last_layers !== undefined)
-            settings.CLIP_stop_at_last_layers = Number(CLIP_stop_at_last_layers)
+            settings.CLIP_stop_at_last_layers = integerIn('CLIP_stop_at_last_layers', CLIP_stop_at_last_layers, 1, 12)
+          if (show_progress_every_n_steps !== undefined)
+            settings.show_progress_every_n_steps = integerIn(
+              'show_progress_every_n_steps',
+              show_progress_every_n_steps,
+              -1,
+              1000
+            )
           if (randn_source !== undefined) settings.randn_source = oneOf('randn_source', randn_source, ['GPU', 'CPU'])
           return null
         }
@@ -137,7 +146,7 @@ export const a1111Routes = (app: FastifyInstance, painter: Painter): void => {
         '/png-info',
         { schema: { tags, summary: 'The parameters in a picture', body } },
         (request) => {
-          const text = readPngText(decodeBase64('image', request.body.image))
+          const text = textOf(decodeBase64('image', request.body.image))
           const info = text.parameters ?? ''
           return { info, items: text, parameters: info === '' ? {} : parseParameters(info) }
         }
@@ -146,6 +155,15 @@ export const a1111Routes = (app: FastifyInstance, painter: Painter): void => {
     },
     { prefix: '/sdapi/v1' }
   )
+}
+
+/** A file that is broken is the request's fault here, not a model's. */
+const textOf = (png: Buffer): Record<string, string> => {
+  try {
+    return readPngText(png)
+  } catch (error) {
+    throw invalidArgument('image', `a PNG file (${messageOf(error)})`, 'another one')
+  }
 }
 
 const encode = async (image: Painted['result']['images'][number]): Promise<string> =>

@@ -10,6 +10,8 @@ import type { LoadOptions } from '../pipeline.js'
 import { a1111Routes } from './a1111.js'
 import { authorized, messageOf, statusOf } from './http.js'
 import { jobRoutes } from './jobs.js'
+import { parseJsonBodies } from './json-body.js'
+import { defaultLimits, type RequestLimits } from './limits.js'
 import { Metrics } from './metrics.js'
 import { ModelStore, parseModel } from './models.js'
 import { openAiRoutes } from './openai.js'
@@ -37,6 +39,10 @@ export interface ServerOptions {
   cors?: readonly string[]
   /** Bytes of a request; default 64 MiB. */
   bodyLimit?: number
+  /** What one request may ask for; those that are left out have their defaults. */
+  limits?: Partial<RequestLimits>
+  /** Seconds within which a request must have come in whole, its headers within half of them; default 120. */
+  requestTimeout?: number
   /** Where pictures wait for clients that ask for addresses; default a folder of the system's temporary one. */
   outputs?: string
   /** One line of JSON per request on standard output; default false. */
@@ -56,6 +62,7 @@ export interface DiffusionServer {
 /** Open to all: a load balancer asks without a key. */
 const open = new Set(['/health', '/ready', ...pageUrls])
 
+export type { RequestLimits }
 export { createWorker, type PaintWorker, type PaintWorkerOptions } from './redis/worker.js'
 
 /** Makes the HTTP server: OpenAI's, AUTOMATIC1111's and its own API, and the page. It listens from listen() on. */
@@ -77,12 +84,19 @@ export const createServer = async (options: ServerOptions = {}): Promise<Diffusi
       })
     : new LocalQueue(store, { maxQueued })
   queue.onEnd = (job) => metrics.ended(job)
-  const painter = new Painter(store, queue)
+  const painter = new Painter(store, queue, { ...defaultLimits, ...options.limits })
   const outputs = new Outputs(options.outputs ?? join(tmpdir(), `node-diffusion-outputs-${process.pid}`))
+  const bodyLimit = options.bodyLimit ?? 64 << 20
+  const requestTimeout = (options.requestTimeout ?? 120) * 1000
   const app = fastify({
     logger: options.log ?? false,
-    bodyLimit: options.bodyLimit ?? 64 << 20,
-    forceCloseConnections: 'idle'
+    bodyLimit,
+    forceCloseConnections: 'idle',
+    requestTimeout,
+    http: {
+      headersTimeout: requestTimeout / 2,
+      connectionsCheckingInterval: Math.min(5000, requestTimeout / 2)
+    }
   })
   const keys = options.apiKeys ?? []
   let closing = false
@@ -112,7 +126,9 @@ export const createServer = async (options: ServerOptions = {}): Promise<Diffusi
 
   const origins = options.cors ?? []
   if (origins.length) await app.register(cors, { origin: origins.includes('*') ? true : [...origins] })
-  await app.register(multipart, { limits: { fileSize: options.bodyLimit ?? 64 << 20, files: 16, fields: 64 } })
+  await app.register(multipart, {
+    limits: { fileSize: bodyLimit, files: 16, fields: 64, fieldSize: 1 << 20, headerPairs: 64 }
+  })
   await app.register(swagger, {
     openapi: {
       info: { title: 'node-diffusion', description: 'Stable Diffusion over HTTP', version: version() },
@@ -120,7 +136,9 @@ export const createServer = async (options: ServerOptions = {}): Promise<Diffusi
     }
   })
 
-  openAiRoutes(app, { painter, outputs, started: Math.floor(Date.now() / 1000) })
+  parseJsonBodies(app)
+
+  openAiRoutes(app, { painter, outputs, bodyLimit, started: Math.floor(Date.now() / 1000) })
   a1111Routes(app, painter)
   jobRoutes(app, painter)
   pageRoutes(app, painter)

@@ -21,7 +21,8 @@ export const retryAfter = 5
 
 export const statusOf = (error: unknown): number => {
   if (error instanceof DiffusionError) return statuses[error.code] ?? 500
-  const { statusCode, name } = (error ?? {}) as { statusCode?: number; name?: string }
+  const { statusCode, name, code } = (error ?? {}) as { statusCode?: number; name?: string; code?: string }
+  if (code === 'ENOSPC' || code === 'EDQUOT' || code === 'EFBIG') return 507
   if (typeof statusCode === 'number' && statusCode >= 400 && statusCode < 500) return statusCode
   return name === 'AbortError' ? 499 : 500
 }
@@ -71,6 +72,9 @@ export const decodeBase64 = (name: string, value: unknown): Buffer => {
 export const serverSentEvent = (data: unknown, event?: string): string =>
   `${event === undefined ? '' : `event: ${event}\n`}data: ${JSON.stringify(data)}\n\n`
 
+/** Bytes that wait for a client. */
+const mostUnread = 1 << 20
+
 /** Takes the reply out of fastify's hands and sends events until `body` ends. */
 export const streamEvents = async (
   reply: FastifyReply,
@@ -85,6 +89,8 @@ export const streamEvents = async (
     'x-accel-buffering': 'no'
   })
   const send = (data: unknown, event?: string): void => {
+    // Steps are left out for a client that reads more slowly than they come; ends are not.
+    if (event === 'step' && reply.raw.writableLength > mostUnread) return
     if (!reply.raw.destroyed) reply.raw.write(serverSentEvent(data, event))
   }
   const alive = setInterval(() => reply.raw.destroyed || reply.raw.write(': alive\n\n'), 15_000)

@@ -9,14 +9,14 @@ export type JobEvent<E> =
   | { readonly type: 'state'; readonly state: JobState; readonly position: number }
   | { readonly type: 'step'; readonly event: E }
 
-export class Job<T, E> {
+export class Job<T, E extends object> {
   created = Date.now()
   started: number | undefined
   ended: number | undefined
   state: JobState = 'queued'
   /** 0 for one that runs or has ended; 1 for the next one. */
   position = 0
-  /** The last event of a step. */
+  /** The last of each that events of steps have told: a preview stays until there is a newer one. */
   last: E | undefined
   result: T | undefined
   error: unknown
@@ -63,7 +63,7 @@ export class Job<T, E> {
 
   step(event: E): void {
     if (this.ended !== undefined) return
-    this.last = event
+    this.last = { ...this.last, ...event }
     this.tell({ type: 'step', event })
   }
 
@@ -121,7 +121,7 @@ export const queueFull = (most: number, waiting: number): DiffusionError =>
   )
 
 /** Ended jobs stay readable for a while: the newest, as long as their results fit. */
-export class Ended<T, E> {
+export class Ended<T, E extends object> {
   private readonly jobs = new Map<string, { job: Job<T, E>; bytes: number }>()
   private bytes = 0
 

@@ -1,6 +1,6 @@
 /** OpenAI's images API: generations, edits, variations, models. */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import sharp from 'sharp'
+import sharp, { type Metadata } from 'sharp'
 import { invalidArgument } from '../errors.js'
 import type { DiffusionImage, ImageFormat } from '../image.js'
 import type { Txt2ImgOptions } from '../txt2img-options.js'
@@ -13,6 +13,8 @@ export interface OpenAiContext {
   readonly painter: Painter
   readonly outputs: Outputs
   readonly started: number
+  /** Bytes of a form. */
+  readonly bodyLimit: number
 }
 
 /** OpenAI's fields, and after them this server's own, which clients may add. */
@@ -30,6 +32,7 @@ const generationSchema = {
     stream: { type: ['boolean', 'null'] },
     partial_images: { type: ['integer', 'null'], minimum: 0, maximum: 3 },
     user: { type: 'string' },
+    background: { type: ['string', 'null'], enum: ['auto', 'opaque', null], description: 'pictures are opaque' },
     negative_prompt: { type: 'string' },
     steps: { type: 'integer', minimum: 1, maximum: 1000 },
     guidance_scale: { type: 'number' },
@@ -162,18 +165,32 @@ const errorBody = (error: unknown): object => {
 }
 
 /** A multipart form: fields as text, files as bytes. Several files of one name make an array. */
-const readForm = async (
-  request: FastifyRequest
-): Promise<{ fields: Record<string, string>; files: Map<string, Buffer[]> }> => {
+interface Form {
+  readonly fields: Record<string, string>
+  readonly files: Map<string, Buffer[]>
+}
+
+const readParts = async (request: FastifyRequest, most: number): Promise<Form> => {
   const fields: Record<string, string> = {}
   const files = new Map<string, Buffer[]>()
+  let bytes = 0
   for await (const part of request.parts()) {
     const name = part.fieldname.replace(/\[\]$/, '')
-    if (part.type === 'file') files.set(name, [...(files.get(name) ?? []), await part.toBuffer()])
-    else fields[name] = String(part.value)
+    if (part.type === 'file') {
+      const file = await part.toBuffer()
+      bytes += file.length
+      if (bytes > most) throw Object.assign(new Error(`Expected a form of at most ${most} bytes`), { statusCode: 413 })
+      files.set(name, [...(files.get(name) ?? []), file])
+    } else fields[name] = String(part.value)
   }
   return { fields, files }
 }
+
+/** The form's own reader has no status for what it cannot read: that is the client's fault. */
+const readForm = (request: FastifyRequest, most: number): Promise<Form> =>
+  readParts(request, most).catch((error: Error & { statusCode?: number }) => {
+    throw error.statusCode === undefined ? Object.assign(error, { statusCode: 400 }) : error
+  })
 
 const numbers = new Set([
   'n',
@@ -198,14 +215,20 @@ const formBody = (fields: Record<string, string>): GenerationBody => {
   }
   if (body.output_format !== undefined) oneOf('output_format', body.output_format, ['png', 'jpeg', 'webp'])
   if (body.response_format !== undefined) oneOf('response_format', body.response_format, ['url', 'b64_json'])
+  if (body.background !== undefined) oneOf('background', body.background, ['auto', 'opaque'])
   const n = (body.n as number | undefined) ?? 1
   if (!Number.isInteger(n) || n < 1 || n > 10) throw invalidArgument('n', 'an integer from 1 to 10', n)
   return body as unknown as GenerationBody
 }
 
+const metadataOf = async (name: string, bytes: Buffer): Promise<Metadata> =>
+  sharp(bytes)
+    .metadata()
+    .catch(() => Promise.reject(invalidArgument(name, 'a picture that can be read', 'bytes that are none')))
+
 /** OpenAI's masks are transparent where the picture is to change; ours are white there. */
 const maskOf = async (png: Buffer): Promise<Buffer> => {
-  const { hasAlpha } = await sharp(png).metadata()
+  const { hasAlpha } = await metadataOf('mask', png)
   if (!hasAlpha)
     throw invalidArgument('mask', 'a PNG that is transparent where the picture is to change', 'one without alpha')
   return sharp(png).extractChannel('alpha').negate().png().toBuffer()
@@ -256,7 +279,7 @@ export const openAiRoutes = (app: FastifyInstance, context: OpenAiContext): void
         }
       },
       async (request, reply) => {
-        const { fields, files } = await readForm(request)
+        const { fields, files } = await readForm(request, context.bodyLimit)
         const body = formBody(fields)
         if (body.prompt === '') throw invalidArgument('prompt', 'a text', body.prompt)
         const image = picture(files)
@@ -282,7 +305,7 @@ export const openAiRoutes = (app: FastifyInstance, context: OpenAiContext): void
       '/v1/images/variations',
       { schema: { tags: ['openai'], summary: 'Pictures like this one', consumes: ['multipart/form-data'] } },
       async (request, reply) => {
-        const { fields, files } = await readForm(request)
+        const { fields, files } = await readForm(request, context.bodyLimit)
         const body = formBody(fields)
         const options = { ...commonOptions(body), image: picture(files), strength: body.strength ?? 0.6 }
         return run(request, reply, body, 'image_edit', { model: body.model, task: 'img2img', options })
@@ -322,6 +345,6 @@ const sizeOf = async (
   o: { width?: number; height?: number }
 ): Promise<{ width?: number; height?: number }> => {
   if (o.width !== undefined) return {}
-  const { width, height } = await sharp(image).metadata()
+  const { width, height } = await metadataOf('image', image)
   return { width: Math.max(8, width - (width % 8)), height: Math.max(8, height - (height % 8)) }
 }

@@ -1,7 +1,8 @@
 /** Pictures that clients fetch by address: files with names of the server's own making, for a while. */
 import { randomUUID } from 'node:crypto'
-import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
+import { replaceFile } from '../atomic-write.js'
 
 const namePattern = /^[0-9a-f-]{36}\.(png|jpeg|webp)$/
 
@@ -17,10 +18,8 @@ export class Outputs {
   async put(bytes: Buffer, format: 'png' | 'jpeg' | 'webp'): Promise<string> {
     await mkdir(this.folder, { recursive: true })
     const name = `${randomUUID()}.${format}`
-    const path = join(this.folder, name)
-    await writeFile(`${path}.tmp`, bytes)
-    await rename(`${path}.tmp`, path)
     await this.clean()
+    await replaceFile(join(this.folder, name), bytes)
     return name
   }
 
@@ -38,7 +37,7 @@ export class Outputs {
     if (Date.now() - this.cleaned < 60_000) return
     this.cleaned = Date.now()
     for (const name of await readdir(this.folder)) {
-      if (!namePattern.test(name)) continue
+      if (!namePattern.test(name.replace(/\.[0-9a-f]+\.tmp$/, ''))) continue // not ours
       const path = join(this.folder, name)
       const age = await stat(path).then(
         (info) => Date.now() - info.mtimeMs,

@@ -5,6 +5,7 @@ import type { Task } from '../tasks.js'
 import type { GenerationResult } from '../txt2img.js'
 import type { StepEvent } from '../txt2img-options.js'
 import type { Job } from './job.js'
+import { checkLimits, defaultLimits, type RequestLimits } from './limits.js'
 import type { ModelStore } from './models.js'
 import { JobQueue, type QueueOptions } from './queue.js'
 
@@ -107,12 +108,14 @@ export class LocalQueue implements PaintQueue {
 export class Painter {
   constructor(
     readonly models: ModelStore,
-    readonly queue: PaintQueue
+    readonly queue: PaintQueue,
+    private readonly limits: RequestLimits = defaultLimits
   ) {}
 
   /** @throws ERR_ND_QUEUE_FULL, ERR_ND_CLOSED, ERR_ND_UNAVAILABLE, ERR_ND_INVALID_ARGUMENT (an unknown model) */
   async submit<T extends Task>(request: PaintRequest<T>, signal?: AbortSignal): Promise<PaintJob> {
     const model = this.models.entry(request.model ?? this.models.current).name
+    await checkLimits(request, this.limits)
     return this.queue.submit({ ...request, model }, signal)
   }
 }

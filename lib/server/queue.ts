@@ -23,12 +23,12 @@ export interface SubmitOptions {
   task?: string
 }
 
-interface Waiting<T, E> {
+interface Waiting<T, E extends object> {
   readonly job: Job<T, E>
   readonly work: JobWork<T, E>
 }
 
-export class JobQueue<T, E> {
+export class JobQueue<T, E extends object> {
   private readonly waiting: Waiting<T, E>[] = []
   private readonly active = new Set<Job<T, E>>()
   private readonly ended: Ended<T, E>
