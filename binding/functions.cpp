@@ -125,6 +125,17 @@ class Noise : public Napi::ObjectWrap<Noise> {
   std::unique_ptr<NoiseSource> source_;
 };
 
+/// Why the CPU cannot compute in bfloat16, or empty.
+std::string whyNoBfloat16() {
+  try {
+    makeCpuBackend(1, {}, DType::BF16);
+    return {};
+  } catch (const Error& error) {
+    if (error.code != ErrorCode::Unsupported) throw;
+    return error.what();
+  }
+}
+
 }  // namespace
 
 Napi::Function defineNoise(Napi::Env env) {
@@ -142,11 +153,13 @@ Napi::Value inspect(const Napi::CallbackInfo& info) {
       o.Set("description", isa.description);
       o.Set("compiled", isa.compiled);
       o.Set("supported", isa.supported);
+      o.Set("bfloat16", isa.bf16);
       isas.Set(isas.Length(), o);
     }
     Napi::Object out = Napi::Object::New(env);
     out.Set("isas", isas);
     out.Set("backend", makeCpuBackend()->description());
+    out.Set("bfloat16Reason", whyNoBfloat16());
     const CudaInfo cuda = cudaInfo();
     const auto devices = Napi::Array::New(env);
     for (const CudaInfo::Device& device : cuda.devices) {

@@ -47,7 +47,8 @@ Session::Session(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Session>(inf
       state.backend = makeCudaBackend(std::stoi(device.substr(5)),
                                       string(options, "dtype") == "bfloat16" ? DType::BF16 : DType::F16);
     else
-      state.backend = makeCpuBackend(static_cast<int>(integer(options, "threads")));
+      state.backend = makeCpuBackend(static_cast<int>(integer(options, "threads")), {},
+                                     string(options, "dtype") == "bfloat16" ? DType::BF16 : DType::F32);
     state.arena = std::make_unique<Arena>(*state.backend);
     name_ = state.backend->name();
     description_ = state.backend->description();

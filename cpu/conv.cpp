@@ -40,6 +40,14 @@ GemmOutput output(const Tensor& y, const Weight* bias, const Tensor* residual, A
 
 }  // namespace
 
+void CpuBackend::multiply(int64_t m, const PackedWeight& weight, const GemmInput& input,
+                          const GemmOutput& output) {
+  if (bf16_)
+    gemmBf16(k_, *bf16_, pool_, scratch_, shared_, m, weight, input, output);
+  else
+    gemm(k_, pool_, scratch_, m, weight, input, output);
+}
+
 void CpuBackend::linear(const LinearArgs& a) {
   const PackedWeight& weight = packed(a.weight);
   expect(weight.panels > 0 && weight.k == a.x.shape.last() && weight.n == a.y.shape.last(),
@@ -49,7 +57,7 @@ void CpuBackend::linear(const LinearArgs& a) {
          "linear: Geglu has its activation");
   GemmInput in;
   in.source[0] = source(a.x);
-  gemm(k_, pool_, scratch_, a.x.shape.rows(), weight, in, output(a.y, a.bias, a.residual, a.activation));
+  multiply(a.x.shape.rows(), weight, in, output(a.y, a.bias, a.residual, a.activation));
 }
 
 void CpuBackend::conv2d(const ConvArgs& a) {
@@ -77,10 +85,10 @@ void CpuBackend::conv2d(const ConvArgs& a) {
     out.channelStride = a.channelAdd->stride;
     out.rowsPerImage = in.outH * in.outW;
   }
-  if (useWinograd(winogradOptions, k_, weight, in))
+  if (!bf16_ && useWinograd(winogradOptions, k_, weight, in))
     winograd(winogradOptions, k_, pool_, scratch_, shared_, a.y.shape[0], weight, in, out);
   else
-    gemm(k_, pool_, scratch_, a.y.shape.rows(), weight, in, out);
+    multiply(a.y.shape.rows(), weight, in, out);
 }
 
 }  // namespace nd

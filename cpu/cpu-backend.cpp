@@ -27,15 +27,16 @@ float* Scratch::floats(int64_t count) {
   return static_cast<float*>(data_);
 }
 
-CpuBackend::CpuBackend(const KernelTable& kernels, int threads)
+CpuBackend::CpuBackend(const KernelTable& kernels, int threads, const Bf16Kernels* bf16)
     : k_(kernels),
+      bf16_(bf16),
       pool_(threads),
       scratch_(pool_.threads()),
       weightBytes_(std::make_shared<std::atomic<size_t>>(0)) {}
 
 std::string CpuBackend::description() const {
-  return format("%s, %d thread%s", isaDescription(k_.name).c_str(), pool_.threads(),
-                pool_.threads() == 1 ? "" : "s");
+  return format("%s%s%s, %d thread%s", isaDescription(k_.name).c_str(), bf16_ ? ", " : "",
+                bf16_ ? bf16_->name : "", pool_.threads(), pool_.threads() == 1 ? "" : "s");
 }
 
 void* CpuBackend::allocate(size_t bytes) {

@@ -29,9 +29,14 @@ class Scratch {
   size_t bytes_ = 0;
 };
 
+struct GemmInput;
+struct GemmOutput;
+struct PackedWeight;
+
 class CpuBackend : public Backend {
  public:
-  CpuBackend(const KernelTable& kernels, int threads);
+  /// `bf16` null: matrix products are float32's.
+  CpuBackend(const KernelTable& kernels, int threads, const Bf16Kernels* bf16 = nullptr);
 
   std::string name() const override { return "cpu"; }
   std::string description() const override;
@@ -73,7 +78,11 @@ class CpuBackend : public Backend {
   WinogradOptions winogradOptions;  // of the calls to come
 
  private:
+  /// gemm() in this backend's dtype.
+  void multiply(int64_t m, const PackedWeight& weight, const GemmInput& input, const GemmOutput& output);
+
   const KernelTable& k_;
+  const Bf16Kernels* const bf16_;
   ThreadPool pool_;
   std::vector<Scratch> scratch_;  // [thread]: inside parallelFor, scratch_[thread].floats(n)
   Scratch shared_;                // the caller's, between parallelFor calls

@@ -4,6 +4,12 @@
 
 #include "cpu/cpu-backend.h"
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
+
 #if defined(__x86_64__) || defined(_M_X64)
 #define ND_X86 1
 #if defined(_MSC_VER)
@@ -22,17 +28,17 @@ struct Cpuid {
   uint32_t a = 0, b = 0, c = 0, d = 0;
 };
 
-Cpuid cpuid(uint32_t leaf) {
+Cpuid cpuid(uint32_t leaf, uint32_t subleaf = 0) {
   Cpuid r;
 #if defined(_MSC_VER)
   int v[4];
   __cpuid(v, 0);
   if (static_cast<uint32_t>(v[0]) < leaf) return r;
-  __cpuidex(v, static_cast<int>(leaf), 0);
+  __cpuidex(v, static_cast<int>(leaf), static_cast<int>(subleaf));
   r = {static_cast<uint32_t>(v[0]), static_cast<uint32_t>(v[1]), static_cast<uint32_t>(v[2]),
        static_cast<uint32_t>(v[3])};
 #else
-  __get_cpuid_count(leaf, 0, &r.a, &r.b, &r.c, &r.d);  // zeros where the leaf does not exist
+  __get_cpuid_count(leaf, subleaf, &r.a, &r.b, &r.c, &r.d);  // zeros where the leaf does not exist
 #endif
   return r;
 }
@@ -63,6 +69,23 @@ bool hasAvx512() {
          bit(features, 31)                  // F DQ BW VL
          && (savedState() & 0xe6) == 0xe6;  // mask and upper registers saved as well
 }
+
+bool hasAvx512Bf16() { return hasAvx512() && cpuid(7).a >= 1 && bit(cpuid(7, 1).a, 5); }
+#endif
+
+#if defined(__aarch64__)
+bool hasNeonBf16() {
+#if defined(__linux__)
+  constexpr unsigned long kBf16 = 1ul << 14;  // HWCAP2_BF16, which older headers lack
+  return (getauxval(AT_HWCAP2) & kBf16) != 0;
+#elif defined(__APPLE__)
+  int has = 0;
+  size_t size = sizeof has;
+  return sysctlbyname("hw.optional.arm.FEAT_BF16", &has, &size, nullptr, 0) == 0 && has != 0;
+#else
+  return false;
+#endif
+}
 #endif
 
 bool always() { return true; }
@@ -71,26 +94,29 @@ struct Isa {
   const char *name, *description;
   const KernelTable* (*table)();  // null: not compiled for this architecture
   bool (*supported)();
+  const Bf16Kernels* (*bf16)() = nullptr;  // null: it has no products of bfloat16
+  bool (*bf16Supported)() = nullptr;
 };
 
 // In order of preference: the one list of instruction sets.
 const Isa kIsas[] = {
 #if defined(ND_X86)
-    {"avx512", "AVX-512 (F, BW, DQ, VL)", avx512Table, hasAvx512},
+    {"avx512", "AVX-512 (F, BW, DQ, VL)", avx512Table, hasAvx512, avx512Bf16Kernels, hasAvx512Bf16},
     {"avx2", "AVX2+FMA", avx2Table, hasAvx2},
 #else
     {"avx512", "AVX-512 (F, BW, DQ, VL)", nullptr, nullptr},
     {"avx2", "AVX2+FMA", nullptr, nullptr},
 #endif
 #if defined(__aarch64__)
-    {"neon", "NEON", neonTable, always},  // part of every AArch64
+    {"neon", "NEON", neonTable, always, neonBf16Kernels, hasNeonBf16},  // part of every AArch64
 #else
     {"neon", "NEON", nullptr, nullptr},
 #endif
-    {"scalar", "portable vectors", scalarTable, always},
+    {"scalar", "portable vectors", scalarTable, always, scalarBf16Kernels, always},
 };
 
 bool usable(const Isa& isa) { return isa.table && isa.supported(); }
+bool hasBf16(const Isa& isa) { return usable(isa) && isa.bf16 && isa.bf16Supported(); }
 
 }  // namespace
 
@@ -119,15 +145,29 @@ const KernelTable& chooseKernels(const std::string& requested) {
 
 std::vector<IsaInfo> cpuIsas() {
   std::vector<IsaInfo> list;
-  for (const Isa& isa : kIsas) list.push_back({isa.name, isa.description, isa.table != nullptr, usable(isa)});
+  for (const Isa& isa : kIsas)
+    list.push_back({isa.name, isa.description, isa.table != nullptr, usable(isa), hasBf16(isa)});
   return list;
 }
 
-std::unique_ptr<Backend> makeCpuBackend(int threads, const std::string& isa) {
+const Bf16Kernels& chooseBf16Kernels(const KernelTable& kernels) {
+  for (const Isa& isa : kIsas)
+    if (std::string(kernels.name) == isa.name && hasBf16(isa)) return *isa.bf16();
+  throw Error(
+      ErrorCode::Unsupported,
+      format("Expected a CPU with dot products of bfloat16 (AVX512_BF16, or FEAT_BF16 on AArch64) for dtype "
+             "'bfloat16' but this one runs %s without them; use dtype 'auto', which computes in float32",
+             isaDescription(kernels.name).c_str()));
+}
+
+std::unique_ptr<Backend> makeCpuBackend(int threads, const std::string& isa, DType dtype) {
   if (threads < 0 || threads > 1024)
     throw Error(ErrorCode::InvalidArgument,
                 format("Expected 0 (the physical cores) to 1024 for threads but received %d", threads));
-  return std::make_unique<CpuBackend>(chooseKernels(isa), threads);
+  expect(dtype == DType::F32 || dtype == DType::BF16, "makeCpuBackend: dtype F32 or BF16");
+  const KernelTable& kernels = chooseKernels(isa);
+  return std::make_unique<CpuBackend>(kernels, threads,
+                                      dtype == DType::BF16 ? &chooseBf16Kernels(kernels) : nullptr);
 }
 
 std::string isaDescription(const char* name) {

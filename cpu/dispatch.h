@@ -12,10 +12,16 @@ const KernelTable* avx512Table();
 const KernelTable* avx2Table();
 const KernelTable* neonTable();
 const KernelTable* scalarTable();
+const Bf16Kernels* avx512Bf16Kernels();
+const Bf16Kernels* neonBf16Kernels();
+const Bf16Kernels* scalarBf16Kernels();
 
 /// The kernels of `isa`; empty: NODE_DIFFUSION_CPU, else the best that the machine has. Throws
 /// Error(InvalidArgument) for a name that is unknown or that this machine or build lacks.
 const KernelTable& chooseKernels(const std::string& isa);
+
+/// The products of bfloat16 beside those kernels. Throws Error(Unsupported) where the CPU has none.
+const Bf16Kernels& chooseBf16Kernels(const KernelTable& kernels);
 
 /// What people call the instruction set: "AVX2+FMA". The name itself where it is not in the list.
 std::string isaDescription(const char* name);

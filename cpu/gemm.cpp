@@ -4,6 +4,9 @@
 //   rows:
 //     micro-kernel into the task's accumulators; after the last K block the epilogue writes y
 //
+// In bfloat16 (kernels/bf16.h) the rows are rounded once per operation into a copy, the W block becomes pairs
+// of bfloat16, and all else is the same.
+//
 // Accumulators are a buffer of the thread's own: y is written once, a residual may therefore be y itself, and
 // tiles are always whole.
 #include "cpu/gemm.h"
@@ -27,7 +30,7 @@ struct KBlock {
 };
 
 /// K in order, as runs of at most kc, gathered into blocks of at most kc. Long runs are cut evenly, so that
-/// the last block is no stump.
+/// the last block is no stump, and between elements that a dot product takes `together`.
 struct KPlan {
   std::vector<Run> runs;
   std::vector<int32_t> lengths;  // of the runs
@@ -35,14 +38,16 @@ struct KPlan {
   int mostRuns = 0;
   int32_t longestRun = 0;
 
-  KPlan(const GemmInput& in, int64_t kc) {
+  KPlan(const GemmInput& in, int64_t kc, int64_t together) {
+    const int64_t most = (kc + together - 1) / together;
     for (int ky = 0; ky < in.kernelH; ky++)
       for (int kx = 0; kx < in.kernelW; kx++)
         for (int s = 0; s < 2; s++) {
           const int64_t channels = in.source[s].channels;
-          const int64_t pieces = (channels + kc - 1) / kc;
+          const int64_t groups = (channels + together - 1) / together, pieces = (groups + most - 1) / most;
           for (int64_t i = 0; i < pieces; i++) {
-            const int64_t c0 = channels * i / pieces, c1 = channels * (i + 1) / pieces;
+            const int64_t c0 = groups * i / pieces * together;
+            const int64_t c1 = std::min(channels, groups * (i + 1) / pieces * together);
             runs.push_back({ky, kx, s, c0, static_cast<int32_t>(c1 - c0)});
           }
         }
@@ -85,13 +90,20 @@ uint64_t wrapped(uint64_t coordinate, uint64_t size) {
   return rest < 0 ? rest + size : rest;
 }
 
+/// A source's pixels as the micro-kernel reads them.
+template <class T>
+struct Pixels {
+  const T* data = nullptr;
+  int64_t stride = 0;
+};
+
 /// Where `run` begins in each of the rows; outside the image it reads zeros, or the other side.
-void findRows(const GemmInput& in, const Run& run, int64_t m0, int64_t count, const Corner* corners,
-              const float* zeros, const float** rows) {
-  const GemmInput::Source& source = in.source[run.source];
-  const float* data = source.data + run.channel;
+template <class T>
+void findRows(const GemmInput& in, const Pixels<T>& pixels, const Run& run, int64_t m0, int64_t count,
+              const Corner* corners, const T* zeros, const T** rows) {
+  const T* data = pixels.data + run.channel;
   if (in.rows) {
-    for (int64_t i = 0; i < count; i++) rows[i] = data + (m0 + i) * source.stride;
+    for (int64_t i = 0; i < count; i++) rows[i] = data + (m0 + i) * pixels.stride;
     return;
   }
   const uint64_t height = in.mapY.size(), width = in.mapX.size();
@@ -101,29 +113,38 @@ void findRows(const GemmInput& in, const Run& run, int64_t m0, int64_t count, co
     if (in.wrapY) y = wrapped(y, height);
     if (in.wrapX) x = wrapped(x, width);
     const bool inside = y < height && x < width;
-    rows[i] = inside ? data + (corners[i].image + in.mapY[y] * in.width + in.mapX[x]) * source.stride : zeros;
+    rows[i] = inside ? data + (corners[i].image + in.mapY[y] * in.width + in.mapX[x]) * pixels.stride : zeros;
   }
 }
 
-int64_t align16(int64_t floats) { return (floats + 15) / 16 * 16; }
+/// Floats of whole cache lines that hold `count` elements of T.
+template <class T>
+int64_t lines(int64_t count) {
+  return (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 16;
+}
 
 /// A thread's buffers, in one allocation.
+template <class T>
 struct TaskMemory {
-  float *accumulators, *block, *zeros;
-  const float** rows;
+  float* accumulators;
+  T *block, *zeros;
+  const T** rows;
   Corner* corners;
 
-  TaskMemory(Scratch& scratch, const KernelTable& k, const GemmBlocking& blocking, const KPlan& plan) {
-    const int64_t accumulatorFloats = align16(blocking.mc * k.nr * blocking.panels);
-    const int64_t blockFloats = align16(blocking.kc * k.nr), zeroFloats = align16(plan.longestRun);
-    const int64_t rowFloats = align16(blocking.mc * plan.mostRuns * sizeof(float*) / sizeof(float));
-    const int64_t cornerFloats = align16(blocking.mc * sizeof(Corner) / sizeof(float));
+  TaskMemory(Scratch& scratch, const KernelTable& k, const GemmBlocking& blocking, const KPlan& plan,
+             int64_t together) {
+    const int64_t accumulatorFloats = lines<float>(blocking.mc * k.nr * blocking.panels);
+    const int64_t blockFloats = lines<T>((blocking.kc + plan.mostRuns * (together - 1)) * k.nr);
+    const int64_t zeroFloats = lines<T>(plan.longestRun + together - 1);
+    const int64_t rowFloats = lines<const T*>(blocking.mc * plan.mostRuns);
+    const int64_t cornerFloats = lines<Corner>(blocking.mc);
     accumulators = scratch.floats(accumulatorFloats + blockFloats + zeroFloats + rowFloats + cornerFloats);
-    block = accumulators + accumulatorFloats;
-    zeros = block + blockFloats;
-    rows = reinterpret_cast<const float**>(zeros + zeroFloats);
-    corners = reinterpret_cast<Corner*>(zeros + zeroFloats + rowFloats);
-    std::fill(zeros, zeros + zeroFloats, 0.0f);
+    float* next = accumulators + accumulatorFloats;
+    block = reinterpret_cast<T*>(next);
+    zeros = reinterpret_cast<T*>(next += blockFloats);
+    rows = reinterpret_cast<const T**>(next += zeroFloats);
+    corners = reinterpret_cast<Corner*>(next + rowFloats);
+    std::fill(zeros, zeros + plan.longestRun + together - 1, T{});
   }
 };
 
@@ -164,14 +185,84 @@ void prefetchOutput(const KernelTable& k, const PackedWeight& w, const GemmOutpu
   }
 }
 
-/// One block of one panel as float: where it is stored so, else in `to`.
-const float* widenedBlock(const KernelTable& k, const PackedWeight& w, int64_t panel, const KBlock& block,
-                          float* to) {
-  const int64_t element = (panel * w.k + block.k) * k.nr;
-  if (w.format == WeightFormat::F32) return reinterpret_cast<const float*>(w.element(element));
-  widen(k, w, element, block.length * k.nr, to);
-  return to;
-}
+/// Products of float32.
+class Float32 {
+ public:
+  using Element = float;
+  static constexpr int kTogether = 1;  // elements of K that a dot product takes
+
+  Float32(const KernelTable& k, const GemmInput& in) : k_(k) {
+    for (int s = 0; s < 2; s++) pixels_[s] = {in.source[s].data, in.source[s].stride};
+  }
+  const Pixels<float>& pixels(int source) const { return pixels_[source]; }
+
+  /// One block of one panel: where it is stored so, else in `to`.
+  const float* block(const PackedWeight& w, int64_t panel, const KPlan&, const KBlock& block,
+                     float* to) const {
+    const int64_t element = (panel * w.k + block.k) * k_.nr;
+    if (w.format == WeightFormat::F32) return reinterpret_cast<const float*>(w.element(element));
+    widen(k_, w, element, block.length * k_.nr, to);
+    return to;
+  }
+
+  void tile(int rows, const GemmTile& t) const { k_.gemmTile[rows - 1](t); }
+
+ private:
+  const KernelTable& k_;
+  Pixels<float> pixels_[2];
+};
+
+/// Products of bfloat16.
+class Bfloat16 {
+ public:
+  using Element = uint16_t;
+  static constexpr int kTogether = 2;
+
+  /// Rounds the sources' `pixels` pixels into `copy`, with rows that hold whole pairs.
+  Bfloat16(const KernelTable& k, const Bf16Kernels& bf16, ThreadPool& pool, Scratch& copy,
+           const GemmInput& in, int64_t pixels)
+      : k_(k), bf16_(bf16) {
+    int64_t floats[2];
+    for (int s = 0; s < 2; s++) {
+      pixels_[s].stride = (in.source[s].channels + 1) / 2 * 2;
+      floats[s] = lines<uint16_t>(pixels * pixels_[s].stride);
+    }
+    float* const memory = copy.floats(floats[0] + floats[1]);
+    for (int s = 0; s < 2; s++) {
+      const GemmInput::Source& source = in.source[s];
+      if (source.channels == 0) continue;
+      auto* const to = reinterpret_cast<uint16_t*>(memory + (s ? floats[0] : 0));
+      const int64_t stride = pixels_[s].stride, tasks = std::min<int64_t>(pixels, 4 * pool.threads());
+      pool.parallelFor(tasks, [&](int64_t task, int) {
+        for (int64_t i = pixels * task / tasks, end = pixels * (task + 1) / tasks; i < end; i++)
+          bf16_.roundRow(source.data + i * source.stride, to + i * stride, source.channels);
+      });
+      pixels_[s].data = to;
+    }
+  }
+  const Pixels<uint16_t>& pixels(int source) const { return pixels_[source]; }
+
+  /// One block of one panel as pairs, run by run: a pair never spans two runs.
+  const uint16_t* block(const PackedWeight& w, int64_t panel, const KPlan& plan, const KBlock& block,
+                        uint16_t* to) const {
+    int64_t k = panel * w.k + block.k;
+    uint16_t* next = to;
+    for (int r = 0; r < block.runs; r++) {
+      const int64_t length = plan.lengths[block.first + r];
+      bf16_.pairRows(w.element(k * k_.nr), w.format, length, next);
+      k += length;
+      next += (length + 1) / 2 * 2 * k_.nr;
+    }
+    return to;
+  }
+
+  void tile(int rows, const Bf16Tile& t) const { bf16_.gemmTile[rows - 1](t); }
+
+ private:
+  const KernelTable& k_;
+  const Bf16Kernels& bf16_;
+  Pixels<uint16_t> pixels_[2];
+};
 
 void finishTile(const KernelTable& k, const PackedWeight& w, const GemmOutput& out, const float* acc,
                 int64_t m, int rows, int64_t panel) {
@@ -197,13 +288,12 @@ void finishTile(const KernelTable& k, const PackedWeight& w, const GemmOutput& o
   (geglu ? k.gegluEpilogue : k.gemmEpilogue)(e);
 }
 
-}  // namespace
-
-void gemm(const KernelTable& k, ThreadPool& pool, std::vector<Scratch>& scratch, int64_t m,
-          const PackedWeight& weight, const GemmInput& input, const GemmOutput& output) {
-  if (m <= 0) return;
-  const GemmBlocking blocking = chooseBlocking(k, pool.threads(), m, weight.panels, weight.k);
-  const KPlan plan(input, blocking.kc);
+template <class Numbers>
+void multiply(const KernelTable& k, const Numbers& numbers, ThreadPool& pool, std::vector<Scratch>& scratch,
+              int64_t m, const PackedWeight& weight, const GemmInput& input, const GemmOutput& output) {
+  using T = typename Numbers::Element;
+  const GemmBlocking blocking = chooseBlocking(k, pool.threads(), m, weight.panels, weight.k, sizeof(T));
+  const KPlan plan(input, blocking.kc, Numbers::kTogether);
   const int64_t mTasks = (m + blocking.mc - 1) / blocking.mc;
   const int64_t nTasks = (weight.panels + blocking.panels - 1) / blocking.panels;
 
@@ -213,18 +303,20 @@ void gemm(const KernelTable& k, ThreadPool& pool, std::vector<Scratch>& scratch,
     const int64_t p0 = weight.panels * (task / mTasks) / nTasks,
                   p1 = weight.panels * (task / mTasks + 1) / nTasks;
     const int64_t tiles = (count + k.mr - 1) / k.mr;
-    const TaskMemory memory(scratch[thread], k, blocking, plan);
+    const TaskMemory<T> memory(scratch[thread], k, blocking, plan, Numbers::kTogether);
     if (!input.rows) findCorners(input, m0, count, memory.corners);
 
     for (size_t b = 0; b < plan.blocks.size(); b++) {
       const KBlock& kb = plan.blocks[b];
-      for (int r = 0; r < kb.runs; r++)
-        findRows(input, plan.runs[kb.first + r], m0, count, memory.corners, memory.zeros,
-                 memory.rows + r * count);
+      for (int r = 0; r < kb.runs; r++) {
+        const Run& run = plan.runs[kb.first + r];
+        findRows(input, numbers.pixels(run.source), run, m0, count, memory.corners,
+                 static_cast<const T*>(memory.zeros), memory.rows + r * count);
+      }
 
       const bool last = b + 1 == plan.blocks.size();
       for (int64_t p = p0; p < p1; p++) {
-        const float* block = widenedBlock(k, weight, p, kb, memory.block);
+        const T* block = numbers.block(weight, p, plan, kb, memory.block);
         const int64_t nextPanel = p + 1 < p1 ? p + 1 : p0;
         const KBlock& nextBlock = p + 1 < p1 || last ? kb : plan.blocks[b + 1];
         const Lines next(weight, (nextPanel * weight.k + nextBlock.k) * k.nr, nextBlock.length * k.nr);
@@ -238,13 +330,29 @@ void gemm(const KernelTable& k, ThreadPool& pool, std::vector<Scratch>& scratch,
           next.prefetch(t, tiles);
           if (last) prefetchOutput(k, weight, output, m0 + i0, rows, p);
           if (b > 0) prefetchTile(acc, rows * k.nr);
-          k.gemmTile[rows - 1](
-              {memory.rows + i0, count, plan.lengths.data() + kb.first, kb.runs, block, acc, b == 0});
+          numbers.tile(
+              rows, {memory.rows + i0, count, plan.lengths.data() + kb.first, kb.runs, block, acc, b == 0});
           if (last) finishTile(k, weight, output, acc, m0 + i0, rows, p);
         }
       }
     }
   });
+}
+
+}  // namespace
+
+void gemm(const KernelTable& k, ThreadPool& pool, std::vector<Scratch>& scratch, int64_t m,
+          const PackedWeight& weight, const GemmInput& input, const GemmOutput& output) {
+  if (m > 0) multiply(k, Float32(k, input), pool, scratch, m, weight, input, output);
+}
+
+void gemmBf16(const KernelTable& k, const Bf16Kernels& bf16, ThreadPool& pool, std::vector<Scratch>& scratch,
+              Scratch& shared, int64_t m, const PackedWeight& weight, const GemmInput& input,
+              const GemmOutput& output) {
+  if (m <= 0) return;
+  const int64_t pixels = input.rows ? m : m / (input.outH * input.outW) * input.height * input.width;
+  const Bfloat16 numbers(k, bf16, pool, shared, input, pixels);
+  multiply(k, numbers, pool, scratch, m, weight, input, output);
 }
 
 }  // namespace nd

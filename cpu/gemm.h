@@ -52,10 +52,17 @@ struct GemmBlocking {
   int64_t panels;  // weight panels of a task
   int64_t kc;      // largest K block
 };
-GemmBlocking chooseBlocking(const KernelTable& kernels, int threads, int64_t m, int64_t panels, int64_t k);
+/// `elementBytes`: of a row's elements and of a widened weight's.
+GemmBlocking chooseBlocking(const KernelTable& kernels, int threads, int64_t m, int64_t panels, int64_t k,
+                            int64_t elementBytes);
 
 /// `scratch` has one entry per thread of the pool.
 void gemm(const KernelTable& kernels, ThreadPool& pool, std::vector<Scratch>& scratch, int64_t m,
           const PackedWeight& weight, const GemmInput& input, const GemmOutput& output);
+
+/// With rows and weights rounded to bfloat16. The rows' copy, 2 bytes an element, lies in `shared`.
+void gemmBf16(const KernelTable& kernels, const Bf16Kernels& bf16, ThreadPool& pool,
+              std::vector<Scratch>& scratch, Scratch& shared, int64_t m, const PackedWeight& weight,
+              const GemmInput& input, const GemmOutput& output);
 
 }  // namespace nd

@@ -238,8 +238,11 @@ class WideRange {
 std::unique_ptr<Backend> makeReferenceBackend();
 
 /// The SIMD backend. `threads` 0: the physical cores. `isa` empty: NODE_DIFFUSION_CPU, else the best that the
-/// machine has; a name that is unknown or that this machine lacks throws Error(InvalidArgument).
-std::unique_ptr<Backend> makeCpuBackend(int threads = 0, const std::string& isa = {});
+/// machine has; a name that is unknown or that this machine lacks throws Error(InvalidArgument). `dtype`, of
+/// the operands of matrix products: F32, or BF16, which throws Error(Unsupported) where the CPU has no dot
+/// products of it. All else is float32.
+std::unique_ptr<Backend> makeCpuBackend(int threads = 0, const std::string& isa = {},
+                                        DType dtype = DType::F32);
 
 /// Why CUDA cannot be used here ("no NVIDIA driver …"), or empty, and the devices that can be.
 struct CudaInfo {
@@ -262,6 +265,7 @@ struct IsaInfo {
   std::string name;  // "avx512", "avx2", "neon", "scalar"
   std::string description;
   bool compiled, supported;
+  bool bf16;  // this machine has its dot products of bfloat16
 };
 /// In order of preference.
 std::vector<IsaInfo> cpuIsas();

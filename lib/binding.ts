@@ -296,8 +296,10 @@ interface Native {
   ): Float32Array
   Noise: new (seed: bigint, rng: 'cpu' | 'cuda') => { randn(n: number): Float32Array }
   inspect(): {
-    isas: { name: string; description: string; compiled: boolean; supported: boolean }[]
+    isas: { name: string; description: string; compiled: boolean; supported: boolean; bfloat16: boolean }[]
     backend: string
+    /** Why the CPU cannot compute in bfloat16; empty where it can. */
+    bfloat16Reason: string
     cuda: { index: number; name: string; computeCapability: string; memory: number; reason: string }[] | null
     cudaReason: string
   }

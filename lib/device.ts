@@ -10,7 +10,9 @@ export const chooseDevice = (device: string, dtype: string): { device: string; r
   if (!/^(auto|cpu|cuda(:\d+)?)$/.test(device))
     throw invalidArgument('device', "'auto', 'cpu', 'cuda' or 'cuda:N'", device)
   if (dtype === 'float8')
-    throw unsupported("dtype 'float8' is not supported: weights stored so are read, and computed with in 16 or 32 bits; use 'auto'")
+    throw unsupported(
+      "dtype 'float8' is not supported: weights stored so are read, and computed with in 16 or 32 bits; use 'auto'"
+    )
   if (!['auto', 'float32', 'float16', 'bfloat16'].includes(dtype))
     throw invalidArgument('dtype', "'auto', 'float32', 'float16' or 'bfloat16'", dtype)
   const { cuda, cudaReason } = device === 'cpu' ? { cuda: null, cudaReason: '' } : native().inspect()
@@ -31,8 +33,10 @@ export const chooseDevice = (device: string, dtype: string): { device: string; r
       )
     return { device: `cuda:${index}`, reason: 'asked for' }
   }
-  if (dtype === 'float16' || dtype === 'bfloat16')
-    throw unsupported(`dtype '${dtype}' is not supported on the CPU, which computes in float32; use 'auto'`)
+  if (dtype === 'float16')
+    throw unsupported("dtype 'float16' is not supported on the CPU, which computes in float32 or bfloat16; use 'auto'")
+  const missing = dtype === 'bfloat16' ? native().inspect().bfloat16Reason : ''
+  if (missing) throw unsupported(missing)
   if (device === 'cpu') return { device, reason: 'asked for' }
   // The CUDA kernels are checked in a simulator, not yet on GPUs: nobody gets them without asking.
   const found = cuda?.find((g) => !g.reason)

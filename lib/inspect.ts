@@ -15,6 +15,8 @@ export interface Inspection {
     readonly description: string
     readonly compiled: boolean
     readonly supported: boolean
+    /** It can compute in dtype 'bfloat16' on this machine. */
+    readonly bfloat16: boolean
   }[]
   /** NVIDIA GPUs; `reason` says why one of them cannot be used, or is empty. Null where none can: `cudaReason` says why. */
   readonly cuda:

@@ -215,6 +215,13 @@ test('options that do not parse', async () => {
   }
 })
 
+test('--dtype is handed on', async () => {
+  const { status, stderr } = await cli([...paint, '-o', 'dtype.png', '--device', 'cpu', '--dtype', 'float16'])
+  assert.is(status, 1)
+  assert.match(stderr, /ERR_ND_UNSUPPORTED.*dtype 'float16' is not supported on the CPU/)
+  assert.not(existsSync(join(folder, 'dtype.png')))
+})
+
 test('a model that paints from text asks for a prompt', async () => {
   const { status, stderr } = await cli([])
   assert.is(status, 1)

@@ -19,15 +19,20 @@ constexpr int kMaxMr = 14, kMaxNr = 48;
 
 /// One micro-kernel call: acc[rows × nr] (+)= Σ over runs, Σ k in run: a[run][row][k] · b[k][0..nr).
 /// A run is a k-range whose elements lie contiguously in every row.
-struct GemmTile {
-  const float* const* rows;  // [runs][rows of this tile] pointers, `rowStride` pointers from run to run
+template <class T>
+struct GemmTileOf {
+  const T* const* rows;  // [runs][rows of this tile] pointers, `rowStride` pointers from run to run
   int64_t rowStride;
   const int32_t* runLengths;  // [runs]
   int runs;
-  const float* b;  // [Σ lengths][nr], 64-byte aligned
-  float* acc;      // [rows][nr], 64-byte aligned
-  bool first;      // start from zero instead of from acc
+  const T* b;  // [Σ lengths][nr], 64-byte aligned
+  float* acc;  // [rows][nr], 64-byte aligned
+  bool first;  // start from zero instead of from acc
 };
+using GemmTile = GemmTileOf<float>;
+/// In bfloat16: b is [Σ ⌈length / 2⌉][nr][2]. Rows are 4-byte aligned, and one zero follows a run of odd
+/// length.
+using Bf16Tile = GemmTileOf<uint16_t>;
 
 /// y = act(acc + bias + channelAdd) (+ residual) over one tile of `rows` rows and `columns` <= nr outputs.
 /// Geglu: acc holds nr/2 values and then nr/2 gates; y gets (value + bias) · gelu(gate + gateBias), columns
@@ -150,6 +155,16 @@ struct KernelTable {
 
   // --- Elementwise (elementwise.h)
   void (*activate)(const float* x, float* y, int64_t count, Act act);  // any count; y may be x
+};
+
+/// Matrix products of bfloat16 with float32 sums (bf16.h), beside a KernelTable of the same mr and nr.
+struct Bf16Kernels {
+  const char* name;                           // what computes them: "AVX512_BF16"
+  void (*gemmTile[kMaxMr])(const Bf16Tile&);  // [rows − 1]
+  /// Rounds a row, to nearest even; where `count` is odd a zero follows.
+  void (*roundRow)(const float* x, uint16_t* y, int64_t count);
+  /// `count` rows of nr stored weights → [⌈count / 2⌉][nr][2], rounded; with zeros in place of a last row.
+  void (*pairRows)(const void* rows, WeightFormat format, int64_t count, uint16_t* to);
 };
 
 }  // namespace nd

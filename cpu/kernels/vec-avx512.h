@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-namespace nd::avx512 {
+namespace nd::ND_ISA {
 
 struct Mask {
   __mmask16 m;
@@ -52,4 +52,4 @@ inline Vec select(Mask m, Vec yes, Vec no) { return {_mm512_mask_blend_ps(m.m, n
 inline float sum(Vec a) { return _mm512_reduce_add_ps(a.v); }
 inline float maxOf(Vec a) { return _mm512_reduce_max_ps(a.v); }
 
-}  // namespace nd::avx512
+}  // namespace nd::ND_ISA

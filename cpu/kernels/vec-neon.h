@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-namespace nd::neon {
+namespace nd::ND_ISA {
 
 struct Mask {
   uint32x4_t m;
@@ -51,4 +51,4 @@ inline Vec exponent(Vec n) {
 inline float sum(Vec a) { return vaddvq_f32(a.v); }
 inline float maxOf(Vec a) { return vmaxvq_f32(a.v); }
 
-}  // namespace nd::neon
+}  // namespace nd::ND_ISA

@@ -1,8 +1,12 @@
 import { inspect, type Inspection } from '../index.js'
 
 const asText = (i: Inspection): string => {
-  const isas = i.isas.map(({ name, description, compiled, supported }) => {
-    const state = !compiled ? 'not in this build' : supported ? 'available' : 'not on this machine'
+  const isas = i.isas.map(({ name, description, compiled, supported, bfloat16 }) => {
+    const state = !compiled
+      ? 'not in this build'
+      : supported
+        ? `available${bfloat16 ? ", also in dtype 'bfloat16'" : ''}`
+        : 'not on this machine'
     return `  ${name.padEnd(8)} ${description}: ${state}`
   })
   const gibibytes = (i.cpu.memory / 2 ** 30).toFixed(1)

@@ -69,6 +69,7 @@ const paintCommand = program
   )
   .option('--weights', 'read (word:1.3), [word] and BREAK as AUTOMATIC1111 does, and prompts of any length')
   .option('--device <name>', "'auto', 'cpu' or 'cuda'", 'auto')
+  .option('--dtype <name>', "what layers compute in: 'float32', 'float16' or 'bfloat16' (default: the device's)")
   .option('--threads <number>', 'CPU threads (default: the physical cores)', countArgument)
   .option('--show-steps', 'also write a sheet with the picture after every step')
   .option('--animate <path>', 'also write the steps as a moving picture: .webp or .gif')

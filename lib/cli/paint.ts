@@ -25,6 +25,7 @@ export interface PaintOptions extends ModeOptions, ControlArguments {
   output: string
   model: string
   device: string
+  dtype?: string
   steps?: number
   seed?: bigint
   scheduler?: string
@@ -153,6 +154,7 @@ export const paint = async (prompt: string | undefined, o: PaintOptions, signal:
   const loading = performance.now()
   const pipe = await Pipeline.fromPretrained(o.model, {
     device: o.device,
+    ...(o.dtype === undefined ? {} : { dtype: o.dtype }),
     ...(o.threads === undefined ? {} : { threads: o.threads }),
     signal
   })

@@ -9,6 +9,7 @@ const known: readonly (keyof PaintOptions)[] = [
   'output',
   'model',
   'device',
+  'dtype',
   'threads',
   'quiet',
   'count',
