@@ -10,7 +10,9 @@ export const chooseDevice = (device: string, dtype: string): { device: string; r
   if (!/^(auto|cpu|cuda(:\d+)?)$/.test(device))
     throw invalidArgument('device', "'auto', 'cpu', 'cuda' or 'cuda:N'", device)
   if (dtype === 'float8')
-    throw unsupported("dtype 'float8' is not supported: weights stored so are read, and computed with in 16 or 32 bits; use 'auto'")
+    throw unsupported(
+      "dtype 'float8' is not supported: weights stored so are read, and computed with in 16 or 32 bits; use 'auto'"
+    )
   if (!['auto', 'float32', 'float16', 'bfloat16'].includes(dtype))
     throw invalidArgument('dtype', "'auto', 'float32', 'float16' or 'bfloat16'", dtype)
   const { cuda, cudaReason } = device === 'cpu' ? { cuda: null, cudaReason: '' } : native().inspect()
