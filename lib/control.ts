@@ -193,7 +193,7 @@ export class ControlModels {
     const { control } = partsOf(folder.className)
     if (!control) return
     const options = variant === undefined ? {} : { variant }
-    for (let i = 0, path = join(folder.path, control); i === 0 || (await isFolder(path)); ) {
+    for (let i = 0, path = join(folder.path, control); i === 0 || (await isFolder(path));) {
       if (control === 'controlnet') await this.loadControlNet(path, options)
       else await this.loadT2iAdapter(path, options)
       path = join(folder.path, `${control}_${++i}`)
