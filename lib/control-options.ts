@@ -11,6 +11,7 @@ import { bool, finite, knownKeys } from './validate.js'
  * is told −1, that there is nothing, instead of a colour.
  */
 export type ControlPicture = ImageInput | MaskedPicture
+/** A ControlNet's picture and what of it is to be painted anew: the mask, of any size, is resized to the picture's. */
 export interface MaskedPicture {
   readonly image: ImageInput
   readonly mask: ImageInput

@@ -1,10 +1,13 @@
 /** ControlNets and T2I-Adapters of a pipeline: loading them, and each callable on its own. */
-import { basename } from 'node:path'
+import { basename, join } from 'node:path'
 import { translating, type NativeSession } from './binding.js'
 import type { SessionOwner } from './components.js'
 import { invalidArgument } from './errors.js'
 import { loadImage, type ImageInput } from './image.js'
 import { type ControlledModel, type ControlNetConfig, readControlNet } from './models/controlnet.js'
+import { isFolder } from './models/files.js'
+import type { ModelFolder } from './models/folder.js'
+import { partsOf } from './models/pipeline-classes.js'
 import type { CheckpointReader } from './models/single-file/checkpoint.js'
 import { readT2iAdapter, type T2iAdapterConfig } from './models/t2i-adapter.js'
 import type { ComponentWeights } from './models/weights.js'
@@ -183,6 +186,18 @@ export class ControlModels {
     this.adapters.checkName(name)
     this.adapters.models.push(adapter)
     return adapter
+  }
+
+  /** What diffusers' ControlNet and adapter pipelines save beside the model: `controlnet`, `controlnet_1` and so on. */
+  async loadSaved(folder: Pick<ModelFolder, 'path' | 'className'>, variant: string | undefined): Promise<void> {
+    const { control } = partsOf(folder.className)
+    if (!control) return
+    const options = variant === undefined ? {} : { variant }
+    for (let i = 0, path = join(folder.path, control); i === 0 || (await isFolder(path));) {
+      if (control === 'controlnet') await this.loadControlNet(path, options)
+      else await this.loadT2iAdapter(path, options)
+      path = join(folder.path, `${control}_${++i}`)
+    }
   }
 
   unloadControlNet(name?: string): Promise<void> {

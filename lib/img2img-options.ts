@@ -195,7 +195,7 @@ export const resolveInpaint = async (o: InpaintOptions, traits: PictureTraits): 
     name: 'inpaint',
     extra: ['image', 'mask', 'strength', 'resizeMode', ...repaintNames, ...sdxlNames],
     without: ['hires'],
-    guidanceScale: 7.5
+    guidanceScale: traits.xl && usesControlNet(o) ? traits.defaultGuidanceScale : 7.5
   })
   if (isTensor(o.image)) throw invalidArgument('image', 'a picture (latents are for img2img)', o.image)
   const [pictures, masks] = await Promise.all([loadAll('image', o.image), loadAll('mask', o.mask)])

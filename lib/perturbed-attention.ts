@@ -9,7 +9,7 @@ import { finite } from './validate.js'
 
 /** Arguments of diffusers' PAG pipelines, for every task but edit. */
 export interface PerturbedAttentionOptions {
-  /** How strongly; 0 (default) is without, diffusers' PAG pipelines use 3. Works with and without guidanceScale. */
+  /** How strongly; 0 is without. Default 0, in models saved by diffusers' PAG pipelines 3. Works with and without guidanceScale. */
   pagScale?: number
   /** At timestep t the scale is pagScale − pagAdaptiveScale · (1000 − t), at least 0; default 0: always pagScale. */
   pagAdaptiveScale?: number
@@ -39,8 +39,8 @@ const pattern = (text: unknown): RegExp => {
 }
 
 /** Undefined where there is no such guidance. */
-export const resolvePag = (o: PerturbedAttentionOptions): ResolvedPag | undefined => {
-  const scale = finite('pagScale', o.pagScale ?? 0, 0)
+export const resolvePag = (o: PerturbedAttentionOptions, defaultScale: number): ResolvedPag | undefined => {
+  const scale = finite('pagScale', o.pagScale ?? defaultScale, 0)
   const adaptiveScale = finite('pagAdaptiveScale', o.pagAdaptiveScale ?? 0, 0)
   const given = o.pagAppliedLayers ?? 'mid'
   const layers = typeof given === 'string' ? [given] : given

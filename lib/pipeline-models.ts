@@ -29,7 +29,8 @@ export const modelsOf = (folder: ModelFolder, own: OfPipeline): Txt2ImgModels =>
     autoencoder: folder.vae?.config,
     extraChannels: unet.inChannels - latentChannels,
     aestheticScores: folder.requiresAestheticsScore,
-    consistency: folder.className === 'LatentConsistencyModelPipeline',
+    consistency: parts.consistency ?? false,
+    defaultPagScale: parts.pagScale ?? 0,
     timeCondWidth: unet.timeCondWidth,
     // SDXL's second encoder reads prompt2, also where it is the only one.
     promptOf: xl ? (folder.textEncoder ? [0, 1] : [1]) : [0],

@@ -1,6 +1,7 @@
 /** The scheduler that a pipeline begins with. */
 import { invalidArgument } from './errors.js'
 import type { ModelFolder } from './models/folder.js'
+import { partsOf } from './models/pipeline-classes.js'
 import { createScheduler, Scheduler } from './schedulers/index.js'
 
 export const checkScheduler = (value: unknown): Scheduler => {
@@ -21,11 +22,9 @@ export const chooseScheduler = (
       ? createScheduler({ ...config, ...corrections })
       : createScheduler(choice, { ...config, ...corrections })
   const scheduler = make({})
-  const { className } = folder
-  const corrected = ['StableDiffusionPipeline', 'StableDiffusionImg2ImgPipeline', 'StableDiffusionInpaintPipeline']
-  if (!corrected.includes(className)) return scheduler
-  // As these pipelines of diffusers correct configs that are older than these fields.
-  const inpaint = className === 'StableDiffusionInpaintPipeline'
+  // As some pipelines of diffusers correct configs that are older than these fields.
+  const { corrected } = partsOf(folder.className)
+  if (!corrected) return scheduler
   const { stepsOffset, clipSample, skipPrkSteps } = scheduler.config as {
     stepsOffset?: number
     clipSample?: boolean
@@ -33,8 +32,8 @@ export const chooseScheduler = (
   }
   const corrections = {
     ...(stepsOffset !== undefined && stepsOffset !== 1 ? { steps_offset: 1 } : {}),
-    ...(clipSample && !inpaint ? { clip_sample: false } : {}),
-    ...(skipPrkSteps === false && inpaint ? { skip_prk_steps: true } : {})
+    ...(clipSample && corrected === 'clipSample' ? { clip_sample: false } : {}),
+    ...(skipPrkSteps === false && corrected === 'skipPrkSteps' ? { skip_prk_steps: true } : {})
   }
   return Object.keys(corrections).length ? make(corrections) : scheduler
 }

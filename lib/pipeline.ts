@@ -180,13 +180,13 @@ export class Pipeline extends WithIpAdapters {
       throw error
     }
     const pipe = new Pipeline(session, folder, tokenizers, choice, scheduler, basename(source, '.safetensors'))
-    if (options.previewVae !== undefined)
-      try {
-        await pipe.loadPreviewVae(options.previewVae, options)
-      } catch (error) {
-        await pipe.dispose()
-        throw error
-      }
+    try {
+      await pipe.controls.loadSaved(folder, variant)
+      if (options.previewVae !== undefined) await pipe.loadPreviewVae(options.previewVae, options)
+    } catch (error) {
+      await pipe.dispose()
+      throw error
+    }
     return pipe
   }
 

@@ -194,6 +194,7 @@ export interface PipelineTraits {
   /** guidanceScale where none is given and the task has no default of its own. */
   readonly defaultGuidanceScale: number
   readonly defaultSteps: number
+  readonly defaultPagScale: number
   /** Prompts are read in lower case, without white space around them. */
   readonly lowerCase: boolean
 }
@@ -337,7 +338,7 @@ export const resolveOptions = (
     count,
     batch,
     seeds,
-    pag: resolvePag(o),
+    pag: resolvePag(o, traits.defaultPagScale),
     variation: resolveVariation(o, batch, traits.factor, randomSeed),
     hires: o.hires === undefined ? undefined : resolveHires(o.hires, { width, height, steps }, multiple),
     rng: oneOf('rng', o.rng ?? 'cpu', ['cpu', 'cuda']),

@@ -45,7 +45,6 @@ test('UNet: every field that is not implemented is refused by name', async () =>
     num_attention_heads: 8,
     dual_cross_attention: true,
     class_embed_type: 'timestep',
-    num_class_embeds: 1000,
     class_embeddings_concat: true,
     addition_embed_type: 'image',
     resnet_time_scale_shift: 'scale_shift',
@@ -57,12 +56,11 @@ test('UNet: every field that is not implemented is refused by name', async () =>
     timestep_post_act: 'silu',
     attention_type: 'gated',
     cross_attention_norm: 'group_norm',
-    only_cross_attention: [true, true, true, false],
     conv_in_kernel: 4,
     conv_out_kernel: 2,
     downsample_padding: 2,
     down_block_types: ['AttnDownBlock2D', 'DownBlock2D', 'DownBlock2D', 'DownBlock2D'],
-    up_block_types: ['SimpleCrossAttnUpBlock2D', 'UpBlock2D', 'UpBlock2D', 'UpBlock2D'],
+    up_block_types: ['AttnUpBlock2D', 'UpBlock2D', 'UpBlock2D', 'UpBlock2D'],
     transformer_layers_per_block: [[1, 2], 1, 1, 1],
     quantization_config: { bits: 4 }
   }

@@ -50,12 +50,13 @@ Tensor ResnetBlock::operator()(Context& context, const Tensor& x, const Tensor* 
   return y;
 }
 
-Tensor ResnetBlock::consume(Context& context, const Tensor& x, const Tensor* into) const {
+Tensor ResnetBlock::consume(Context& context, const Tensor& x, const Tensor* into,
+                            const Tensor* between) const {
   if (!shortcut_) return (*this)(context, x, nullptr, nullptr, into ? into : &x);
   const Tensor y = conv2d(context, x, *shortcut_, {.into = into});
   Arena::Scope scope(context.arena);
   groupNorm(context, x, norm1_, {.activation = Activation::Silu, .into = &x});
-  const Tensor h = conv2d(context, x, conv1_);
+  const Tensor h = conv2d(context, x, conv1_, {.into = between});
   groupNorm(context, h, norm2_, {.activation = Activation::Silu, .into = &h});
   return conv2d(context, h, conv2_, {.residual = &y, .into = &y});
 }

@@ -30,8 +30,9 @@ class ResnetBlock {
                     const Tensor* into = nullptr) const;
   /// The same without skip and time, where x is not needed afterwards: its memory serves as scratch. The
   /// result goes to `into`, which may be x itself where in = out; else to x where in = out, or it is
-  /// allocated.
-  Tensor consume(Context&, const Tensor& x, const Tensor* into = nullptr) const;
+  /// allocated. `between`, of the result's shape, may lend its memory to the map between the convolutions.
+  Tensor consume(Context&, const Tensor& x, const Tensor* into = nullptr,
+                 const Tensor* between = nullptr) const;
   int64_t out() const { return out_; }
   /// Columns of `time`.
   int64_t timeColumns() const { return options_.scaleShift ? 2 * out_ : out_; }

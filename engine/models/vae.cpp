@@ -81,15 +81,19 @@ Tensor Vae::encode(Context& context, const Tensor& x) const {
 }
 
 // A level's result is allocated before the levels below it, whose memory is free again when it is computed:
-// the largest maps stand side by side with their own kind alone.
+// the largest maps stand side by side with their own kind alone. The map below, which is read before the
+// first resnet's two convolutions begin, lies where the map between them will.
 void Vae::up(Context& context, size_t level, const Tensor& z, const Tensor& out) const {
   const Block& block = up_[level];
   const int64_t channels = level == 0 ? config_.channels.back() : up_[level - 1].resnets.back().out();
   const bool widens = channels != out.shape[3];
   Arena::Scope scope(context.arena);
+  const Tensor between = widens ? context.arena.tensor(out.shape) : Tensor();
   Tensor below;
   if (level > 0) {
-    below = context.arena.tensor({out.shape[0], out.shape[1] / 2, out.shape[2] / 2, channels});
+    const Shape shape = {out.shape[0], out.shape[1] / 2, out.shape[2] / 2, channels};
+    const bool fits = widens && shape.count() <= out.shape.count();
+    below = fits ? Tensor{between.data, shape, channels} : context.arena.tensor(shape);
     up(context, level - 1, z, below);
   }
   {
@@ -103,7 +107,7 @@ void Vae::up(Context& context, size_t level, const Tensor& z, const Tensor& out)
       conv2d(context, postQuant_ ? conv2d(context, z, *postQuant_) : z, decoderIn_, {.into = &h});
       middle(context, decoderMiddle_, h);
     }
-    block.resnets[0].consume(context, h, &out);
+    block.resnets[0].consume(context, h, &out, widens ? &between : nullptr);
   }
   for (size_t i = 1; i < block.resnets.size(); i++) block.resnets[i].consume(context, out);
 }

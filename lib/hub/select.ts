@@ -100,8 +100,14 @@ export const neededFiles = (
 ): RemoteFile[] => {
   const needed = files.filter((file) => file.path === 'model_index.json')
   let found = false
-  for (const [component, entry] of Object.entries(index)) {
-    if (component.startsWith('_') || notRun.has(component) || !Array.isArray(entry) || entry[1] === null) continue
+  const folders = Object.entries(index).flatMap(([component, entry]) => {
+    if (component.startsWith('_') || notRun.has(component) || !Array.isArray(entry) || entry[1] === null) return []
+    // Several ControlNets or adapters are one entry: `controlnet` and, in no list, `controlnet_1` and so on.
+    const several = typeof entry[1] === 'string' && entry[1].startsWith('Multi')
+    const numbered = files.map((file) => file.path.split('/')[0]!).filter((name) => /_\d+$/.test(name))
+    return [component, ...(several ? new Set(numbered.filter((name) => name.replace(/_\d+$/, '') === component)) : [])]
+  })
+  for (const component of folders) {
     if (!/^\w+$/.test(component))
       throw modelFormat(`${repo}: expected names of components in model_index.json but received ${component}`)
     const folder = `${component}/`

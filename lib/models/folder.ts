@@ -283,11 +283,12 @@ export const checkWidths = (
 }
 
 const warningsFor = (index: ConfigJson, className: PipelineClass, source: string): string[] => {
-  const { autoencoder, texts, upscaling } = partsOf(className)
+  const { autoencoder, texts, upscaling, control } = partsOf(className)
   const used = [
     'unet',
     'scheduler',
     upscaling?.noising,
+    control,
     autoencoder?.name,
     ...texts.flatMap((text) => [text.encoder, text.tokenizer])
   ]

@@ -29,6 +29,14 @@ export interface PipelineParts {
   readonly guidedBelowOne?: boolean
   /** superResolution: see Upscaling. */
   readonly upscaling?: Upscaling
+  /** Scheduler configs older than these fields are corrected: steps_offset to 1, and this one as well. */
+  readonly corrected?: 'clipSample' | 'skipPrkSteps'
+  /** A latent consistency model: see ScheduleTraits. */
+  readonly consistency?: boolean
+  /** pagScale where none is given; default 0. */
+  readonly pagScale?: number
+  /** The component, and the ones numbered after it, that is loaded as the pipeline's first ControlNet or T2I-Adapter. */
+  readonly control?: 'controlnet' | 'adapter'
 }
 
 /** How a model makes a picture larger. */
@@ -48,14 +56,18 @@ const clip: TextPart = {
   tokenizers: ['CLIPTokenizer', 'CLIPTokenizerFast']
 }
 
-const stableDiffusion: PipelineParts = {
+/** Stable Diffusion in classes that take a scheduler's config as it is. */
+const uncorrected: PipelineParts = {
   unet: ['UNet2DConditionModel'],
   autoencoder: { name: 'vae', classes: ['AutoencoderKL', 'AutoencoderTiny'] },
   texts: [clip]
 }
+const stableDiffusion: PipelineParts = { ...uncorrected, corrected: 'clipSample' }
+
+const latentConsistency: PipelineParts = { ...uncorrected, consistency: true, guidanceScale: 8.5, steps: 4 }
 
 const stableDiffusionXl: PipelineParts = {
-  ...stableDiffusion,
+  ...uncorrected,
   texts: [
     { ...clip, optional: true },
     { ...clip, encoder: 'text_encoder_2', tokenizer: 'tokenizer_2', classes: ['CLIPTextModelWithProjection'] }
@@ -110,7 +122,7 @@ const cascadeUpscaler: PipelineParts = {
 
 /** Stable Diffusion's ×4 upscaler: the small picture lies beside latents of its own size. */
 const latentUpscaler: PipelineParts = {
-  ...stableDiffusion,
+  ...uncorrected,
   tasks: ['superResolution'],
   guidanceScale: 9,
   steps: 75,
@@ -119,15 +131,33 @@ const latentUpscaler: PipelineParts = {
 
 const unconditional: PipelineParts = { unet: ['UNet2DModel'], autoencoder: null, texts: [], tasks: ['unconditional'] }
 
+/** Perturbed-attention guidance, which any class has at call time, is on by default in these. */
+const perturbed = { pagScale: 3 }
+
 const table = {
   StableDiffusionPipeline: stableDiffusion,
   StableDiffusionImg2ImgPipeline: stableDiffusion,
-  StableDiffusionInpaintPipeline: stableDiffusion,
-  StableDiffusionInstructPix2PixPipeline: stableDiffusion,
+  StableDiffusionInpaintPipeline: { ...stableDiffusion, corrected: 'skipPrkSteps' },
+  StableDiffusionInstructPix2PixPipeline: uncorrected,
+  StableDiffusionControlNetPipeline: { ...uncorrected, control: 'controlnet' },
+  StableDiffusionControlNetImg2ImgPipeline: { ...uncorrected, control: 'controlnet' },
+  StableDiffusionControlNetInpaintPipeline: { ...uncorrected, control: 'controlnet' },
+  StableDiffusionAdapterPipeline: { ...uncorrected, control: 'adapter' },
+  StableDiffusionPAGPipeline: { ...stableDiffusion, ...perturbed },
+  StableDiffusionPAGImg2ImgPipeline: { ...stableDiffusion, ...perturbed },
+  StableDiffusionPAGInpaintPipeline: { ...stableDiffusion, ...perturbed },
   StableDiffusionXLPipeline: stableDiffusionXl,
   StableDiffusionXLImg2ImgPipeline: stableDiffusionXl,
   StableDiffusionXLInpaintPipeline: stableDiffusionXl,
-  LatentConsistencyModelPipeline: stableDiffusion,
+  StableDiffusionXLControlNetPipeline: { ...stableDiffusionXl, control: 'controlnet' },
+  StableDiffusionXLControlNetImg2ImgPipeline: { ...stableDiffusionXl, control: 'controlnet' },
+  StableDiffusionXLControlNetInpaintPipeline: { ...stableDiffusionXl, control: 'controlnet' },
+  StableDiffusionXLAdapterPipeline: { ...stableDiffusionXl, control: 'adapter' },
+  StableDiffusionXLPAGPipeline: { ...stableDiffusionXl, ...perturbed },
+  StableDiffusionXLPAGImg2ImgPipeline: { ...stableDiffusionXl, ...perturbed },
+  StableDiffusionXLPAGInpaintPipeline: { ...stableDiffusionXl, ...perturbed },
+  LatentConsistencyModelPipeline: latentConsistency,
+  LatentConsistencyModelImg2ImgPipeline: latentConsistency,
   StableDiffusionUpscalePipeline: latentUpscaler,
   DDPMPipeline: unconditional,
   DDIMPipeline: unconditional,

@@ -3,6 +3,7 @@ import sharp from 'sharp'
 import { invalidArgument } from '../errors.js'
 import type { PaintRequest } from './painter.js'
 
+/** The most that one request gets; more is refused before it waits. */
 export interface RequestLimits {
   /** Pixels of a picture that is painted, the second pass of `hires` too; default 2048 × 2048. */
   pixels: number
