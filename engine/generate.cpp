@@ -71,7 +71,7 @@ Steering prepare(Context& context, const Models& models, const GenerateJob& job,
   if (unet.config().addedTimeWidth) {
     perRow = batch;
     added.textEmbeds = perImage(condition.pooled, rows, job.imagesPerPrompt);
-    added.timeIds = perImage(job.timeIds, rows, job.imagesPerPrompt);
+    added.timeIds = job.timeIds;
   }
   if (!job.timeCond.empty())
     for (int64_t b = 0; b < perRow; b++)

@@ -45,7 +45,7 @@ struct GenerateJob {
   int prompted() const { return perturbed.empty() ? 1 : 2; }
   int64_t prompts = 1, imagesPerPrompt = 1;
   int64_t latentHeight = 64, latentWidth = 64;
-  std::vector<float> timeIds;             // [rows, ids], SDXL; else empty
+  std::vector<float> timeIds;             // [branches × images, ids], SDXL; else empty
   std::vector<float> timeCond;            // [timeCondWidth], guidance-distilled models; else empty
   std::vector<ImagePrompt> imagePrompts;  // one per IP-Adapter
   StepPlan plan;

@@ -127,12 +127,18 @@ const givenEmbeds = (
   return { embeds: stacked(parts), pooled: stacked(pooled) }
 }
 
-const rowsOfIds = (o: ResolvedOptions, of: Branches, positive: number[], negative: number[]): Float32Array => {
-  const rows = Array.from({ length: of.branches }, (_, b) => (b < of.branches - of.prompted ? negative : positive))
-  return Float32Array.from(rows.flatMap((row) => o.prompts.flatMap(() => row)))
-}
+/** Time ids by branch. */
+const idsOf = (of: Branches, positive: number[], negative: number[]): number[][] =>
+  Array.from({ length: of.branches }, (_, b) => (b < of.branches - of.prompted ? negative : positive))
 
-/** SDXL's micro-conditions (Podell et al. 2023, section 2.2), a row of six per prompt row; sizes are [height, width]. */
+const eachImage = (o: ResolvedOptions, branches: number[][]): Float32Array =>
+  Float32Array.from(branches.flatMap((row) => Array.from({ length: o.batch }, () => row).flat()))
+
+/**
+ * SDXL's micro-conditions (Podell et al. 2023, section 2.2), a row of six per branch and image; sizes are [height, width].
+ * StableDiffusionXLPipeline repeats the branches' rows as a whole: where the negative ones differ, those of several images are
+ * [negative, positive, negative, positive], whereas their latents are branch by branch. So they are here, for the same pictures.
+ */
 export const timeIds = (o: ResolvedOptions, of: Branches): Float32Array => {
   const size = [o.height, o.width] as const
   const positive = [...(o.originalSize ?? size), ...(o.cropsCoordsTopLeft ?? [0, 0]), ...(o.targetSize ?? size)]
@@ -141,7 +147,8 @@ export const timeIds = (o: ResolvedOptions, of: Branches): Float32Array => {
     o.negativeOriginalSize && o.negativeTargetSize
       ? [...o.negativeOriginalSize, ...(o.negativeCropsCoordsTopLeft ?? [0, 0]), ...o.negativeTargetSize]
       : positive
-  return rowsOfIds(o, of, positive, negative)
+  const branches = idsOf(of, positive, negative)
+  return Float32Array.from(Array.from({ length: o.batch }, () => branches.flat()).flat())
 }
 
 /**
@@ -161,10 +168,10 @@ export const pictureTimeIds = (
   if (scores) {
     const negativeCrop = o.negativeCropsCoordsTopLeft ?? [0, 0]
     const negative = [...negativeOriginal, ...negativeCrop, scores[1]]
-    return rowsOfIds(o, of, [...original, ...crop, scores[0]], negative)
+    return eachImage(o, idsOf(of, [...original, ...crop, scores[0]], negative))
   }
   const negative = [...negativeOriginal, ...crop, ...(o.negativeTargetSize ?? target)]
-  return rowsOfIds(o, of, [...original, ...crop, ...target], negative)
+  return eachImage(o, idsOf(of, [...original, ...crop, ...target], negative))
 }
 
 /** Embedding of the guidance scale for guidance-distilled models (Meng et al. 2022; diffusers get_guidance_scale_embedding). */
