@@ -319,6 +319,12 @@ test('a pipeline disposed of while the picture is decoded rejects, and lives on 
   await gone
 })
 
+test('a strength that is no share is refused', async () => {
+  for (const strength of [-0.01, 1.01, NaN, Infinity, '0.5' as unknown as number])
+    for (const paint of [img2img, inpaint])
+      await fails(() => paint({ strength }), 'ERR_ND_INVALID_ARGUMENT', /strength/)
+})
+
 test('pictures carry their strength', async () => {
   assert.match((await img2img({ strength: 0.5 })).images[0]!.parameters!, /Denoising strength: 0\.5/)
 })
