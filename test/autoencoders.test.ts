@@ -289,7 +289,22 @@ test('vaeTiling: what it means, and what it refuses', async () => {
   )
   const square = (side: number) => ({ width: side, height: side })
   assert.is(resolveTiling(undefined, sd, square(1024)), undefined)
-  assert.equal(resolveTiling('auto', sd, square(2048)), { tileSize: 512, overlap: 0.25 })
+  for (const [width, height] of [
+    [2048, 2048],
+    [2048, 1104],
+    [1480, 1480],
+    [8192, 512],
+    [4096, 4088]
+  ] as const) {
+    const tiling = resolveTiling('auto', sd, { width, height })!
+    assert.ok(autoencoderBytes(sd, tiling.tileSize, tiling.tileSize) <= 4 * 2 ** 30, 'a tile keeps to the bound')
+    assert.ok(tiling.tileSize > 900 && tiling.tileSize % 8 === 0, `large tiles (${tiling.tileSize})`)
+    const step = Math.floor((tiling.tileSize / 8) * (1 - tiling.overlap))
+    for (const side of [width / 8, height / 8]) {
+      const last = side - (Math.ceil(side / step) - 1) * step
+      assert.ok(last >= Math.min(side, step / 2), `${width} × ${height}: the last tile is no sliver`)
+    }
+  }
   assert.is(resolveTiling(false, sd, square(4096)), undefined)
   assert.equal(resolveTiling(true, sd, square(64)), { tileSize: 512, overlap: 0.25 })
   assert.equal(resolveTiling({ tileSize: 256 }, sd, square(64)), { tileSize: 256, overlap: 0.25 })

@@ -43,12 +43,12 @@ export const checkSameLatents = (own: AutoencoderConfig, other: AutoencoderConfi
 
 /**
  * Bytes of activations that encoding or decoding a picture takes at most on the CPU, counted from the largest maps.
- * AutoencoderKL: the last level's map, what it is computed from, and the residual blocks' working memory.
+ * AutoencoderKL: the last level's map, what it is computed from, and the map between a residual block's convolutions.
  */
 export const autoencoderBytes = (config: AutoencoderConfig, width: number, height: number): number => {
   const pixels = width * height * 4
   if (isTiny(config)) return pixels * 3 * Math.max(config.encoderChannels, config.decoderChannels)
   const [first, second = first] = config.channels as [number, number?]
   const widens = second === first ? 2 * first : second + first
-  return pixels * (first + Math.max(widens + second / 4, 2 * first))
+  return pixels * (first + Math.max(widens, 2 * first))
 }
