@@ -5,9 +5,9 @@ import { join } from 'node:path'
 import { packageBin, root, runOrExit } from './process.mjs'
 
 const { PREBUILD_ARCH: arch, ND_PREBUILD_NO_BUILD: noBuild } = process.env
-let built = join(root, 'build', 'Release')
-if (arch !== process.arch) {
-  built = join(root, 'build', `cross-${arch}`)
+const cross = arch !== process.arch
+const folder = join(root, 'build', cross ? `cross-${arch}` : '')
+if (cross) {
   const cmakeJs = (...args) =>
     runOrExit(process.execPath, [
       packageBin('cmake-js'),
@@ -15,7 +15,7 @@ if (arch !== process.arch) {
       '--arch',
       arch,
       '--out',
-      built,
+      folder,
       '--log-level',
       'warn'
     ])
@@ -26,4 +26,4 @@ if (arch !== process.arch) {
   }
 } else if (!noBuild) await runOrExit(process.execPath, [join(root, 'tools', 'build.mjs'), 'native'])
 mkdirSync(join('build', 'Release'), { recursive: true })
-copyFileSync(join(built, 'node_diffusion.node'), join('build', 'Release', 'node_diffusion.node'))
+copyFileSync(join(folder, 'Release', 'node_diffusion.node'), join('build', 'Release', 'node_diffusion.node'))
