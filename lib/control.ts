@@ -193,11 +193,10 @@ export class ControlModels {
     const { control } = partsOf(folder.className)
     if (!control) return
     const options = variant === undefined ? {} : { variant }
-    for (let i = 0, path = join(folder.path, control); i === 0 || (await isFolder(path));) {
-      if (control === 'controlnet') await this.loadControlNet(path, options)
-      else await this.loadT2iAdapter(path, options)
-      path = join(folder.path, `${control}_${++i}`)
-    }
+    const saved = (i: number): string => join(folder.path, i === 0 ? control : `${control}_${i}`)
+    for (let i = 0; i === 0 || (await isFolder(saved(i))); i++)
+      if (control === 'controlnet') await this.loadControlNet(saved(i), options)
+      else await this.loadT2iAdapter(saved(i), options)
   }
 
   unloadControlNet(name?: string): Promise<void> {

@@ -31,7 +31,7 @@ export interface PipelineParts {
   readonly upscaling?: Upscaling
   /** Scheduler configs older than these fields are corrected: steps_offset to 1, and this one as well. */
   readonly corrected?: 'clipSample' | 'skipPrkSteps'
-  /** A latent consistency model: see ScheduleTraits. */
+  /** A latent consistency model: see PlanTraits. */
   readonly consistency?: boolean
   /** pagScale where none is given; default 0. */
   readonly pagScale?: number
