@@ -125,17 +125,6 @@ class Noise : public Napi::ObjectWrap<Noise> {
   std::unique_ptr<NoiseSource> source_;
 };
 
-/// Why the CPU cannot compute in bfloat16, or empty.
-std::string whyNoBfloat16() {
-  try {
-    makeCpuBackend(1, {}, DType::BF16);
-    return {};
-  } catch (const Error& error) {
-    if (error.code != ErrorCode::Unsupported) throw;
-    return error.what();
-  }
-}
-
 }  // namespace
 
 Napi::Function defineNoise(Napi::Env env) {
@@ -159,7 +148,7 @@ Napi::Value inspect(const Napi::CallbackInfo& info) {
     Napi::Object out = Napi::Object::New(env);
     out.Set("isas", isas);
     out.Set("backend", makeCpuBackend()->description());
-    out.Set("bfloat16Reason", whyNoBfloat16());
+    out.Set("bfloat16Reason", whyNoBf16());
     const CudaInfo cuda = cudaInfo();
     const auto devices = Napi::Array::New(env);
     for (const CudaInfo::Device& device : cuda.devices) {

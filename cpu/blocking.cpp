@@ -21,9 +21,8 @@ constexpr double kTileRow = 1, kWiden = 3, kFetch = 0.3;
 /// The cut that a small model of the cost finds fastest: time = rounds of tasks over the threads × cycles of
 /// a task, where a task pays for its multiplications, for widening its weights and for fetching its rows. Few
 /// rows are cut along N, few panels along M.
-GemmBlocking chooseBlocking(const KernelTable& kernels, int threads, int64_t m, int64_t panels, int64_t k,
+GemmBlocking chooseBlocking(int64_t mr, int64_t nr, int threads, int64_t m, int64_t panels, int64_t k,
                             int64_t elementBytes) {
-  const int64_t nr = kernels.nr, mr = kernels.mr;
   const int64_t kc = std::min<int64_t>(k, kBlockBytes / (nr * elementBytes));
   const int64_t mcMost = std::max<int64_t>(mr, kRowBytes / (kc * elementBytes) / mr * mr);
   GemmBlocking best{};

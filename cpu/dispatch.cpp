@@ -1,10 +1,15 @@
 #include "cpu/dispatch.h"
 
+#include <algorithm>
 #include <cstdlib>
+#include <vector>
 
 #include "cpu/cpu-backend.h"
 
-#if defined(__aarch64__) && defined(__linux__)
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #elif defined(__aarch64__) && defined(__APPLE__)
 #include <sys/sysctl.h>
@@ -71,6 +76,28 @@ bool hasAvx512() {
 }
 
 bool hasAvx512Bf16() { return hasAvx512() && cpuid(7).a >= 1 && bit(cpuid(7, 1).a, 5); }
+
+/// The tiles' registers are 8 KB for the system to save: Linux gives them to processes that ask.
+bool hasAmxBf16() {
+#if defined(__linux__)
+  const uint32_t features = cpuid(7).d;
+  return hasAvx512Bf16() && bit(features, 22) && bit(features, 24)  // AMX-BF16, AMX-TILE
+         && (savedState() & 0x60000) == 0x60000;
+#else
+  return false;
+#endif
+}
+
+/// Asks for them, for the whole process and for good. Refused where a thread's signal stack is too small.
+bool mayUseAmx() {
+#if defined(__linux__)
+  constexpr long kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, which older headers lack
+  static const bool may = syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+  return may;
+#else
+  return false;
+#endif
+}
 #endif
 
 #if defined(__aarch64__)
@@ -90,33 +117,52 @@ bool hasNeonBf16() {
 
 bool always() { return true; }
 
+struct Bf16Isa {
+  const Bf16Kernels* (*kernels)() = nullptr;
+  bool (*supported)() = [] { return false; };
+  bool (*permitted)() = always;  // asked when it is to be used
+};
+
 struct Isa {
   const char *name, *description;
   const KernelTable* (*table)();  // null: not compiled for this architecture
   bool (*supported)();
-  const Bf16Kernels* (*bf16)() = nullptr;  // null: it has no products of bfloat16
-  bool (*bf16Supported)() = nullptr;
+  Bf16Isa bf16[2] = {};  // its products of bfloat16, in order of preference
 };
 
 // In order of preference: the one list of instruction sets.
-const Isa kIsas[] = {
+constexpr Isa kIsas[] = {
 #if defined(ND_X86)
-    {"avx512", "AVX-512 (F, BW, DQ, VL)", avx512Table, hasAvx512, avx512Bf16Kernels, hasAvx512Bf16},
+    {"avx512",
+     "AVX-512 (F, BW, DQ, VL)",
+     avx512Table,
+     hasAvx512,
+     {{amxBf16Kernels, hasAmxBf16, mayUseAmx}, {avx512Bf16Kernels, hasAvx512Bf16}}},
     {"avx2", "AVX2+FMA", avx2Table, hasAvx2},
 #else
     {"avx512", "AVX-512 (F, BW, DQ, VL)", nullptr, nullptr},
     {"avx2", "AVX2+FMA", nullptr, nullptr},
 #endif
 #if defined(__aarch64__)
-    {"neon", "NEON", neonTable, always, neonBf16Kernels, hasNeonBf16},  // part of every AArch64
+    {"neon", "NEON", neonTable, always, {{neonBf16Kernels, hasNeonBf16}}},  // part of every AArch64
 #else
     {"neon", "NEON", nullptr, nullptr},
 #endif
-    {"scalar", "portable vectors", scalarTable, always, scalarBf16Kernels, always},
+    {"scalar", "portable vectors", scalarTable, always, {{scalarBf16Kernels, always}}},
 };
 
 bool usable(const Isa& isa) { return isa.table && isa.supported(); }
-bool hasBf16(const Isa& isa) { return usable(isa) && isa.bf16 && isa.bf16Supported(); }
+bool hasBf16(const Isa& isa) {
+  return usable(isa) && std::any_of(std::begin(isa.bf16), std::end(isa.bf16),
+                                    [](const Bf16Isa& b) { return b.supported(); });
+}
+
+std::string lacksBf16(const KernelTable& kernels) {
+  return format(
+      "Expected a CPU with dot products of bfloat16 (AMX, AVX512_BF16, or FEAT_BF16 on AArch64) for dtype "
+      "'bfloat16' but this one runs %s without them; use dtype 'auto', which computes in float32",
+      isaDescription(kernels.name).c_str());
+}
 
 }  // namespace
 
@@ -150,14 +196,36 @@ std::vector<IsaInfo> cpuIsas() {
   return list;
 }
 
+std::vector<const Bf16Kernels*> bf16KernelsOf(const KernelTable& kernels) {
+  std::vector<const Bf16Kernels*> list;
+  for (const Isa& isa : kIsas) {
+    if (std::string(kernels.name) != isa.name || !usable(isa)) continue;
+    for (const Bf16Isa& b : isa.bf16)
+      if (b.supported() && b.permitted()) list.push_back(b.kernels());
+  }
+  return list;
+}
+
 const Bf16Kernels& chooseBf16Kernels(const KernelTable& kernels) {
+  const std::vector<const Bf16Kernels*> list = bf16KernelsOf(kernels);
+  const char* const wanted = std::getenv("NODE_DIFFUSION_BF16");
+  std::string here;
+  for (const Bf16Kernels* b : list) {
+    if (!wanted || !*wanted || std::string(wanted) == b->name) return *b;
+    if (!here.empty()) here += ", ";
+    here += b->name;
+  }
+  if (!list.empty())
+    throw Error(ErrorCode::InvalidArgument,
+                format("Expected %s for NODE_DIFFUSION_BF16 but received '%s'", here.c_str(), wanted));
+  throw Error(ErrorCode::Unsupported, lacksBf16(kernels));
+}
+
+std::string whyNoBf16() {
+  const KernelTable& kernels = chooseKernels("");
   for (const Isa& isa : kIsas)
-    if (std::string(kernels.name) == isa.name && hasBf16(isa)) return *isa.bf16();
-  throw Error(
-      ErrorCode::Unsupported,
-      format("Expected a CPU with dot products of bfloat16 (AVX512_BF16, or FEAT_BF16 on AArch64) for dtype "
-             "'bfloat16' but this one runs %s without them; use dtype 'auto', which computes in float32",
-             isaDescription(kernels.name).c_str()));
+    if (std::string(kernels.name) == isa.name && hasBf16(isa)) return {};
+  return lacksBf16(kernels);
 }
 
 std::unique_ptr<Backend> makeCpuBackend(int threads, const std::string& isa, DType dtype) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "cpu/kernels/kernel-table.h"
 
@@ -13,6 +14,7 @@ const KernelTable* avx2Table();
 const KernelTable* neonTable();
 const KernelTable* scalarTable();
 const Bf16Kernels* avx512Bf16Kernels();
+const Bf16Kernels* amxBf16Kernels();
 const Bf16Kernels* neonBf16Kernels();
 const Bf16Kernels* scalarBf16Kernels();
 
@@ -20,7 +22,11 @@ const Bf16Kernels* scalarBf16Kernels();
 /// Error(InvalidArgument) for a name that is unknown or that this machine or build lacks.
 const KernelTable& chooseKernels(const std::string& isa);
 
-/// The products of bfloat16 beside those kernels. Throws Error(Unsupported) where the CPU has none.
+/// The products of bfloat16 beside those kernels that this machine has, the best first.
+std::vector<const Bf16Kernels*> bf16KernelsOf(const KernelTable& kernels);
+
+/// The best of them, or the one that NODE_DIFFUSION_BF16 names. Throws Error(Unsupported) where the CPU has
+/// none, Error(InvalidArgument) for another name.
 const Bf16Kernels& chooseBf16Kernels(const KernelTable& kernels);
 
 /// What people call the instruction set: "AVX2+FMA". The name itself where it is not in the list.

@@ -52,8 +52,8 @@ struct GemmBlocking {
   int64_t panels;  // weight panels of a task
   int64_t kc;      // largest K block
 };
-/// `elementBytes`: of a row's elements and of a widened weight's.
-GemmBlocking chooseBlocking(const KernelTable& kernels, int threads, int64_t m, int64_t panels, int64_t k,
+/// `mr`, `nr`: of a tile; `elementBytes`: of a row's elements and of a widened weight's.
+GemmBlocking chooseBlocking(int64_t mr, int64_t nr, int threads, int64_t m, int64_t panels, int64_t k,
                             int64_t elementBytes);
 
 /// `scratch` has one entry per thread of the pool.

@@ -269,5 +269,7 @@ struct IsaInfo {
 };
 /// In order of preference.
 std::vector<IsaInfo> cpuIsas();
+/// Why makeCpuBackend(threads, "", DType::BF16) would throw Error(Unsupported); empty where it would not.
+std::string whyNoBf16();
 
 }  // namespace nd

@@ -12,7 +12,7 @@ export interface LoadOptions {
    * 'auto' (default): float32 on the CPU, whose weights keep the file's type; 'float16' on a GPU, or 'bfloat16', whose range
    * is larger and whose precision is less. What overflows in float16 (Stable Diffusion XL's autoencoder, T5) is computed in
    * bfloat16 there in any case. 'bfloat16' on the CPU: layers multiply bfloat16 and sum in float32, where the CPU has dot
-   * products of it (AVX512_BF16, FEAT_BF16 of AArch64). float8 is not built.
+   * products of it (AMX, AVX512_BF16, FEAT_BF16 of AArch64). float8 is not built.
    */
   dtype?: string
   /** CPU threads; default: the physical cores. */

@@ -5,11 +5,13 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
     set_source_files_properties(cpu/arch/avx2.cpp PROPERTIES COMPILE_OPTIONS "/arch:AVX2")
     set_source_files_properties(cpu/arch/avx512.cpp PROPERTIES COMPILE_OPTIONS "/arch:AVX512")
     set_source_files_properties(cpu/arch/avx512bf16.cpp PROPERTIES COMPILE_OPTIONS "/arch:AVX512;-mavx512bf16")
+    set_source_files_properties(cpu/arch/amxbf16.cpp PROPERTIES COMPILE_OPTIONS "/arch:AVX512;-mamx-tile;-mamx-bf16")
   else()
     set_source_files_properties(cpu/arch/avx2.cpp PROPERTIES
       COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
     set_source_files_properties(cpu/arch/avx512.cpp PROPERTIES
       COMPILE_OPTIONS "-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx2;-mfma;-mf16c;-Wno-maybe-uninitialized")
+    set_source_files_properties(cpu/arch/amxbf16.cpp PROPERTIES COMPILE_OPTIONS "-mamx-tile;-mamx-bf16")
     set_source_files_properties(cpu/arch/avx512bf16.cpp PROPERTIES
       COMPILE_OPTIONS "-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512bf16;-mavx2;-mfma;-mf16c;-Wno-maybe-uninitialized")
   endif()

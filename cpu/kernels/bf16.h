@@ -18,12 +18,12 @@
 // vectors, half of what gemm.h's tile needs for the same k. Where a CPU starts as many dot products a cycle
 // as float32 FMAs, that is at most twice gemm.h's speed; Winograd's in float32 is 1.8 to 2.9 times that at
 // 3 × 3 convolutions, which are direct ones here.
-// Not timed yet: no machine at hand had the instructions. Checked are the results (bfdot under qemu,
-// vdpbf16ps only by way of the portable pairs at the same tile) and the code: GCC's inner loop of 12 × 32 is
-// 2 loads, 12 broadcasts and 24 vdpbf16ps, that of 5 × 16 is 9 loads and 20 bfdot by element. No accumulator
-// is spilled; two of the twelve row pointers are reloaded, as in float32.
+// Not timed yet: no machine at hand had the instructions. Checked are the results (vdpbf16ps in Bochs, bfdot
+// under qemu) and the code: GCC's inner loop of 12 × 32 is 2 loads, 12 broadcasts and 24 vdpbf16ps, that of
+// 5 × 16 is 9 loads and 20 bfdot by element. No accumulator is spilled; two of the twelve row pointers are
+// reloaded, as in float32.
 // AArch64's bfmmla does twice the products of bfdot, but takes two rows side by side: rows would have to be
-// packed in pairs. AMX needs packed tiles of rows and is not built.
+// packed in pairs. AMX is arch/amxbf16.cpp.
 #pragma once
 
 #include "cpu/kernels/kernel-table.h"

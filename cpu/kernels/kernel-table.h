@@ -15,7 +15,7 @@ enum class Act : int { None, Silu, Gelu, QuickGelu, Relu, GeluTanh };
 enum class WeightFormat : uint8_t { F32, F16, BF16 };
 
 /// Upper bounds over all instruction sets, for fixed-size buffers in the drivers.
-constexpr int kMaxMr = 14, kMaxNr = 48;
+constexpr int kMaxMr = 14, kMaxNr = 48, kMaxTileRows = 32;
 
 /// One micro-kernel call: acc[rows × nr] (+)= Σ over runs, Σ k in run: a[run][row][k] · b[k][0..nr).
 /// A run is a k-range whose elements lie contiguously in every row.
@@ -33,6 +33,26 @@ using GemmTile = GemmTileOf<float>;
 /// In bfloat16: b is [Σ ⌈length / 2⌉][nr][2]. Rows are 4-byte aligned, and one zero follows a run of odd
 /// length.
 using Bf16Tile = GemmTileOf<uint16_t>;
+
+/// One call of a matrix unit: acc[rows × nr] (+)= a[rows, k] · b[k, nr] in bfloat16. Rows up to the unit's
+/// number are read and their sums written, whatever they hold.
+struct UnitTile {
+  const uint16_t* a;  // the first row
+  int64_t stride;     // elements from row to row
+  int64_t k;          // a multiple of the unit's step, with zeros beyond what there is
+  const uint16_t* b;  // [k / 2][nr][2], 64-byte aligned
+  float* acc;         // [the unit's rows][nr], 64-byte aligned
+  int rows;
+  bool first;  // start from zero instead of from acc
+};
+
+/// A matrix unit, whose rows lie evenly spaced.
+struct MatrixUnit {
+  int rows = 0;  // of its tile; 0: there is none
+  int step = 0;  // of k
+  void (*multiply)(const UnitTile&) = nullptr;
+  void (*enter)() = nullptr, (*leave)() = nullptr;  // around a thread's calls
+};
 
 /// y = act(acc + bias + channelAdd) (+ residual) over one tile of `rows` rows and `columns` <= nr outputs.
 /// Geglu: acc holds nr/2 values and then nr/2 gates; y gets (value + bias) · gelu(gate + gateBias), columns
@@ -165,6 +185,7 @@ struct Bf16Kernels {
   void (*roundRow)(const float* x, uint16_t* y, int64_t count);
   /// `count` rows of nr stored weights → [⌈count / 2⌉][nr][2], rounded; with zeros in place of a last row.
   void (*pairRows)(const void* rows, WeightFormat format, int64_t count, uint16_t* to);
+  MatrixUnit unit;  // where there is one it takes gemmTile's place
 };
 
 }  // namespace nd

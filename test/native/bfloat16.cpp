@@ -12,27 +12,44 @@
 namespace nd {
 const KernelTable* emulatedTable();  // gemm-emulated.cpp
 const Bf16Kernels* emulatedBf16Kernels();
+const Bf16Kernels* emulatedUnitKernels();
 }  // namespace nd
 
 namespace nd::test {
 namespace {
 
-std::unique_ptr<Backend> emulated(int threads) {
-  return std::make_unique<CpuBackend>(*emulatedTable(), threads, emulatedBf16Kernels());
+struct Kernels {
+  std::string name;
+  const KernelTable* table;
+  const Bf16Kernels* bf16;
+};
+
+/// Everything in bfloat16 that this machine runs, and the AVX-512 unit's tiles in portable code.
+const std::vector<Kernels>& allKernels() {
+  static const std::vector<Kernels> list = [] {
+    std::vector<Kernels> made;
+    for (const IsaInfo& isa : cpuIsas()) {
+      if (!isa.bf16) continue;
+      const KernelTable& table = chooseKernels(isa.name);
+      for (const Bf16Kernels* bf16 : bf16KernelsOf(table))
+        made.push_back({isa.name + " " + bf16->name, &table, bf16});
+    }
+    for (const Bf16Kernels* bf16 : {emulatedBf16Kernels(), emulatedUnitKernels()})
+      made.push_back({std::string("emulated-avx512 ") + bf16->name, emulatedTable(), bf16});
+    return made;
+  }();
+  return list;
 }
 
-/// The backends in bfloat16 that this machine runs, and the AVX-512 unit's tile in portable code.
+/// The backends of all of them.
 const std::vector<Subject>& bf16Subjects() {
   static std::vector<std::unique_ptr<Backend>> owners;
   static const std::vector<Subject> list = [] {
     std::vector<Subject> made;
-    for (const IsaInfo& isa : cpuIsas()) {
-      if (!isa.bf16) continue;
-      owners.push_back(makeCpuBackend(2, isa.name, DType::BF16));
-      made.push_back({isa.name, owners.back().get()});
+    for (const Kernels& k : allKernels()) {
+      owners.push_back(std::make_unique<CpuBackend>(*k.table, 2, k.bf16));
+      made.push_back({k.name, owners.back().get()});
     }
-    owners.push_back(emulated(2));
-    made.push_back({"emulated-avx512", owners.back().get()});
     return made;
   }();
   return list;
@@ -179,7 +196,8 @@ void state(const char* layer, double error) {
 }  // namespace
 
 ND_TEST("bfloat16: linear sizes") {
-  for (int64_t m : {1, 2, 5, 6, 7, 11, 12, 13, 31})
+  for (const Kernels& k : allKernels()) ndtest::note(k.name);
+  for (int64_t m : {1, 2, 5, 6, 7, 11, 12, 13, 16, 17, 31, 33})
     for (int64_t n : {1, 15, 17, 33, 70})
       for (int64_t k : {1, 2, 3, 16, 37}) compare(LinearCase{m, n, k});
 }
@@ -295,10 +313,7 @@ ND_TEST("bfloat16: rows and weights are rounded to nearest even") {
       }
     if (pairs.back() != 0xdead) fail(format("%s: wrote beyond the pairs", isa));
   };
-  for (const IsaInfo& isa : cpuIsas())
-    if (isa.bf16)
-      check(isa.name.c_str(), chooseKernels(isa.name), chooseBf16Kernels(chooseKernels(isa.name)));
-  check("emulated-avx512", *emulatedTable(), *emulatedBf16Kernels());
+  for (const Kernels& k : allKernels()) check(k.name.c_str(), *k.table, *k.bf16);
 }
 
 ND_TEST("bfloat16: infinity and nan stay where they are") {
@@ -321,18 +336,14 @@ ND_TEST("bfloat16: same for any thread count") {
   const LinearCase linear{200, 300, 901, DType::F16, Activation::Gelu, true};
   ConvCase conv{2, 9, 8, 37, 5, 40};
   conv.epilogue = true;
-  const auto check = [&](const std::string& isa, const std::function<std::unique_ptr<Backend>(int)>& make) {
-    const auto one = make(1);
+  for (const Kernels& k : allKernels()) {
+    CpuBackend one(*k.table, 1, k.bf16);
     for (int threads : {2, 3, 5}) {
-      const auto many = make(threads);
-      checkClose(run(*many, linear, false), run(*one, linear, false), 0, isa);
-      checkClose(run(*many, conv, false), run(*one, conv, false), 0, isa);
+      CpuBackend many(*k.table, threads, k.bf16);
+      checkClose(run(many, linear, false), run(one, linear, false), 0, k.name);
+      checkClose(run(many, conv, false), run(one, conv, false), 0, k.name);
     }
-  };
-  for (const IsaInfo& isa : cpuIsas())
-    if (isa.bf16)
-      check(isa.name, [&](int threads) { return makeCpuBackend(threads, isa.name, DType::BF16); });
-  check("emulated-avx512", emulated);
+  }
 }
 
 ND_TEST("bfloat16: an image does not depend on its neighbours") {

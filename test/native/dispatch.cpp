@@ -10,18 +10,19 @@ namespace nd {
 
 namespace {
 struct Environment {
-  explicit Environment(const char* value) {
-    const char* before = std::getenv("NODE_DIFFUSION_CPU");
+  explicit Environment(const char* value, const char* name = "NODE_DIFFUSION_CPU") : name_(name) {
+    const char* before = std::getenv(name);
     had_ = before != nullptr;
     if (had_) before_ = before;
-    setenv("NODE_DIFFUSION_CPU", value, 1);
+    setenv(name, value, 1);
   }
   ~Environment() {
     if (had_)
-      setenv("NODE_DIFFUSION_CPU", before_.c_str(), 1);
+      setenv(name_, before_.c_str(), 1);
     else
-      unsetenv("NODE_DIFFUSION_CPU");
+      unsetenv(name_);
   }
+  const char* name_;
   bool had_;
   std::string before_;
 };
@@ -62,6 +63,26 @@ ND_TEST("dispatch: unknown and missing names are refused with the choice") {
   CHECK_ERROR(makeCpuBackend(1), ErrorCode::InvalidArgument, "NODE_DIFFUSION_CPU");
   for (const IsaInfo& isa : cpuIsas())
     if (!isa.supported) CHECK_ERROR(chooseKernels(isa.name), ErrorCode::InvalidArgument, "this machine");
+}
+
+ND_TEST("dispatch: products of bfloat16 by name, else the best") {
+  for (const IsaInfo& isa : cpuIsas()) {
+    if (!isa.bf16) continue;
+    const KernelTable& table = chooseKernels(isa.name);
+    const std::vector<const Bf16Kernels*> list = bf16KernelsOf(table);
+    CHECK(!list.empty());
+    {
+      const Environment unset("", "NODE_DIFFUSION_BF16");
+      CHECK(&chooseBf16Kernels(table) == list.front());
+    }
+    for (const Bf16Kernels* kernels : list) {
+      const Environment named(kernels->name, "NODE_DIFFUSION_BF16");
+      CHECK(&chooseBf16Kernels(table) == kernels);
+    }
+    const Environment wrong("FP4", "NODE_DIFFUSION_BF16");
+    CHECK_ERROR(chooseBf16Kernels(table), ErrorCode::InvalidArgument, "FP4");
+    CHECK_ERROR(chooseBf16Kernels(table), ErrorCode::InvalidArgument, list.front()->name);
+  }
 }
 
 }  // namespace nd

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -52,12 +53,22 @@ void note(const std::string& text) { std::printf("       %s\n", text.c_str()); }
 
 }  // namespace ndtest
 
+// nd_test [NAME…] [-NAME…]: the tests with one of these in their names, or all, without those with one of
+// those.
 int main(int argc, char** argv) {
+  std::vector<std::string> names, others;
+  for (int i = 1; i < argc; i++) {
+    const std::string argument = argv[i];
+    if (argument.starts_with('-'))
+      others.push_back(argument.substr(1));
+    else
+      names.push_back(argument);
+  }
   int failed = 0, run = 0, skipped = 0;
   for (const ndtest::Test& test : ndtest::tests()) {
-    bool wanted = argc < 2;
-    for (int i = 1; i < argc; i++) wanted = wanted || test.name.find(argv[i]) != std::string::npos;
-    if (!wanted) continue;
+    const auto named = [&](const std::string& name) { return test.name.find(name) != std::string::npos; };
+    if (!names.empty() && std::none_of(names.begin(), names.end(), named)) continue;
+    if (std::any_of(others.begin(), others.end(), named)) continue;
     run++;
     const auto start = std::chrono::steady_clock::now();
     const char* result = "ok  ";
