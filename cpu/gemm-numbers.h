@@ -1,7 +1,9 @@
 // The numbers that a matrix product is computed in: how rows and weights become operands, and which kernel
 // multiplies a tile. gemm.cpp's loop is the same for all.
-//   together()   elements of K that are multiplied at once: a block is cut between them, and filled up with
-//   zeros operand()    the rows of a block, after findRows() block()      one block of one panel of weights
+//   together()   elements of K that are multiplied at once: blocks are cut between such groups, and the last
+//                one is filled up with zeros
+//   operand()    the rows of a block, after findRows()
+//   block()      one block of one panel of weights
 //   tile()       rows × nr of the product
 #pragma once
 
