@@ -3,6 +3,7 @@
 // 1.6 MB a layer, less than a thousandth of a step, so that packed keys are not kept from step to step.
 #include <algorithm>
 
+#include "cpu/ceil-div.h"
 #include "cpu/cpu-backend.h"
 
 namespace nd {
@@ -14,8 +15,6 @@ constexpr int64_t kPackedFloats = 2 << 20;
 // Keys and values of a block, and the state of a task's queries: a share of the L2 cache each.
 constexpr int64_t kBlockFloats = 12288, kStateFloats = 16384;
 constexpr int64_t kFewFloats = 131072;
-
-int64_t ceilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /// `keys` rows of k as they are, of v transposed to [d][blockKeys].
 void packBlock(const float* k, int64_t kStride, const float* v, int64_t vStride, int64_t keys, int64_t d,
@@ -33,16 +32,16 @@ void CpuBackend::attention(const AttentionArgs& a) {
 
   // A multiple of the tile height: no short tiles. Fewer keys for wide heads: a block stays in the cache.
   const int64_t wanted = std::clamp<int64_t>(kBlockFloats / d, 64, 256);
-  const int64_t blockKeys = std::min(ceilDivide(wanted, k_.mr), ceilDivide(lk, k_.mr)) * k_.mr;
-  const int64_t blocks = ceilDivide(lk, blockKeys), headFloats = 2 * blocks * blockKeys * d;
+  const int64_t blockKeys = std::min(ceilDiv(wanted, k_.mr), ceilDiv(lk, k_.mr)) * k_.mr;
+  const int64_t blocks = ceilDiv(lk, blockKeys), headFloats = 2 * blocks * blockKeys * d;
   const int64_t together = std::clamp<int64_t>(kPackedFloats / headFloats, 1, heads);
 
   // Panels of queries per task: as many as share a block of keys in the cache, unless threads would be left
   // idle.
-  const int64_t panels = ceilDivide(lq, k_.nr), panelFloats = 2 * (d + 1) * k_.nr;
-  const int64_t fair = ceilDivide(panels * std::min(together, heads), 4 * pool_.threads());
+  const int64_t panels = ceilDiv(lq, k_.nr), panelFloats = 2 * (d + 1) * k_.nr;
+  const int64_t fair = ceilDiv(panels * std::min(together, heads), 4 * pool_.threads());
   const int64_t taskPanels = std::min({panels, fair, std::max<int64_t>(1, kStateFloats / panelFloats)});
-  const int64_t taskQueries = taskPanels * k_.nr, tasks = ceilDivide(lq, taskQueries);
+  const int64_t taskQueries = taskPanels * k_.nr, tasks = ceilDiv(lq, taskQueries);
   const int64_t scratchFloats = taskPanels * panelFloats + k_.nr + blockKeys * k_.nr;
 
   const auto rowOf = [&](const Tensor& t, int64_t head, int64_t i) {

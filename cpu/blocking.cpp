@@ -1,6 +1,7 @@
 // How a matrix product is cut into tasks and blocks.
 #include <algorithm>
 
+#include "cpu/ceil-div.h"
 #include "cpu/gemm.h"
 
 namespace nd {
@@ -27,18 +28,18 @@ GemmBlocking chooseBlocking(int64_t mr, int64_t nr, int threads, int64_t m, int6
   const int64_t mcMost = std::max<int64_t>(mr, kRowBytes / (kc * elementBytes) / mr * mr);
   GemmBlocking best{};
   double bestCost = 0;
-  const int64_t mTasksLeast = (m + mcMost - 1) / mcMost;
-  const int64_t mTasksMost = std::min((m + mr - 1) / mr, 2 * mTasksLeast + 4 * threads);
+  const int64_t mTasksLeast = ceilDiv(m, mcMost);
+  const int64_t mTasksMost = std::min(ceilDiv(m, mr), 2 * mTasksLeast + 4 * threads);
   for (int64_t mTasks = mTasksLeast; mTasks <= mTasksMost; mTasks++) {
-    const int64_t mc = (m + mTasks - 1) / mTasks;
+    const int64_t mc = ceilDiv(m, mTasks);
     const int64_t most =
         std::max<int64_t>(1, kAccumulatorBytes / (mc * nr * static_cast<int64_t>(sizeof(float))));
-    const int64_t nTasksLeast = (panels + most - 1) / most,
+    const int64_t nTasksLeast = ceilDiv(panels, most),
                   nTasksMost = std::min(panels, nTasksLeast + 4 * threads);
     for (int64_t nTasks = nTasksLeast; nTasks <= nTasksMost; nTasks++) {
-      const int64_t perTask = (panels + nTasks - 1) / nTasks;
-      const int64_t rounds = (mTasks * nTasks + threads - 1) / threads;
-      const double tileRows = static_cast<double>((mc + mr - 1) / mr * mr);
+      const int64_t perTask = ceilDiv(panels, nTasks);
+      const int64_t rounds = ceilDiv(mTasks * nTasks, threads);
+      const double tileRows = static_cast<double>(ceilDiv(mc, mr) * mr);
       const double cost = static_cast<double>(rounds) *
                           (perTask * (tileRows * kTileRow + kWiden) + static_cast<double>(mc) * kFetch);
       if (best.mc == 0 || cost < bestCost) best = {mc, perTask, kc}, bestCost = cost;

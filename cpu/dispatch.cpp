@@ -157,6 +157,13 @@ bool hasBf16(const Isa& isa) {
                                     [](const Bf16Isa& b) { return b.supported(); });
 }
 
+/// Of the list, or null.
+const Isa* isaNamed(const char* name) {
+  const Isa* const isa = std::find_if(std::begin(kIsas), std::end(kIsas),
+                                      [&](const Isa& i) { return std::string(name) == i.name; });
+  return isa == std::end(kIsas) ? nullptr : isa;
+}
+
 std::string lacksBf16(const KernelTable& kernels) {
   return format(
       "Expected a CPU with dot products of bfloat16 (AMX, AVX512_BF16, or FEAT_BF16 on AArch64) for dtype "
@@ -181,12 +188,10 @@ const KernelTable& chooseKernels(const std::string& requested) {
     if (!here.empty()) here += ", ";
     here += isa.name;
   }
-  bool known = false;
-  for (const Isa& isa : kIsas) known = known || name == isa.name;
   throw Error(
       ErrorCode::InvalidArgument,
       format("Expected %s for %s but received '%s', which %s", here.c_str(), from.c_str(), name.c_str(),
-             known ? "this machine does not have" : "is no instruction set known here"));
+             isaNamed(name.c_str()) ? "this machine does not have" : "is no instruction set known here"));
 }
 
 std::vector<IsaInfo> cpuIsas() {
@@ -198,11 +203,10 @@ std::vector<IsaInfo> cpuIsas() {
 
 std::vector<const Bf16Kernels*> bf16KernelsOf(const KernelTable& kernels) {
   std::vector<const Bf16Kernels*> list;
-  for (const Isa& isa : kIsas) {
-    if (std::string(kernels.name) != isa.name || !usable(isa)) continue;
-    for (const Bf16Isa& b : isa.bf16)
-      if (b.supported() && b.permitted()) list.push_back(b.kernels());
-  }
+  const Isa* const isa = isaNamed(kernels.name);
+  if (!isa || !usable(*isa)) return list;
+  for (const Bf16Isa& b : isa->bf16)
+    if (b.supported() && b.permitted()) list.push_back(b.kernels());
   return list;
 }
 
@@ -223,9 +227,7 @@ const Bf16Kernels& chooseBf16Kernels(const KernelTable& kernels) {
 
 std::string whyNoBf16() {
   const KernelTable& kernels = chooseKernels("");
-  for (const Isa& isa : kIsas)
-    if (std::string(kernels.name) == isa.name && hasBf16(isa)) return {};
-  return lacksBf16(kernels);
+  return hasBf16(*isaNamed(kernels.name)) ? std::string() : lacksBf16(kernels);
 }
 
 std::unique_ptr<Backend> makeCpuBackend(int threads, const std::string& isa, DType dtype) {
@@ -239,9 +241,8 @@ std::unique_ptr<Backend> makeCpuBackend(int threads, const std::string& isa, DTy
 }
 
 std::string isaDescription(const char* name) {
-  for (const Isa& isa : kIsas)
-    if (std::string(name) == isa.name) return isa.description;
-  return name;
+  const Isa* const isa = isaNamed(name);
+  return isa ? isa->description : name;
 }
 
 }  // namespace nd

@@ -9,6 +9,7 @@
 
 #include <cstring>
 
+#include "cpu/ceil-div.h"
 #include "cpu/cpu-backend.h"
 #include "cpu/gemm-plan.h"
 
@@ -134,7 +135,7 @@ class Bfloat16 {
     }
   }
 
-  int64_t filled(int64_t k, int64_t to) const { return (k + to - 1) / to * to; }
+  int64_t filled(int64_t k, int64_t to) const { return ceilDiv(k, to) * to; }
   int64_t filled(int64_t k) const { return filled(k, together_); }
 
   const KernelTable& k_;

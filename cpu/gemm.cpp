@@ -13,14 +13,13 @@
 
 #include <algorithm>
 
+#include "cpu/ceil-div.h"
 #include "cpu/cpu-backend.h"
 #include "cpu/gemm-numbers.h"
 
 namespace nd {
 
 namespace {
-
-int64_t tilesOf(int64_t rows, int64_t tileRows) { return (rows + tileRows - 1) / tileRows; }
 
 /// A thread's buffers, in one allocation.
 template <class Numbers>
@@ -35,7 +34,7 @@ struct TaskMemory {
   TaskMemory(Scratch& scratch, const Numbers& numbers, int nr, const GemmBlocking& blocking,
              const KPlan& plan) {
     const int64_t beyond = numbers.together() - 1, k = blocking.kc + plan.mostRuns * beyond;
-    const int64_t tiles = tilesOf(blocking.mc, numbers.tileRows());
+    const int64_t tiles = ceilDiv(blocking.mc, numbers.tileRows());
     const int64_t accumulatorFloats = lines<float>(tiles * numbers.tileRows() * nr * blocking.panels);
     const int64_t blockFloats = lines<T>(k * nr);
     const int64_t zeroFloats = lines<T>(plan.longestRun + beyond);
@@ -136,15 +135,15 @@ void multiply(const KernelTable& k, const Numbers& numbers, ThreadPool& pool, st
   const GemmBlocking blocking =
       chooseBlocking(mr, k.nr, pool.threads(), m, weight.panels, weight.k, sizeof(T));
   const KPlan plan(input, blocking.kc, numbers.together());
-  const int64_t mTasks = (m + blocking.mc - 1) / blocking.mc;
-  const int64_t nTasks = (weight.panels + blocking.panels - 1) / blocking.panels;
+  const int64_t mTasks = ceilDiv(m, blocking.mc);
+  const int64_t nTasks = ceilDiv(weight.panels, blocking.panels);
 
   // Neighbouring tasks share the weights: with few rows those are what has to come from memory.
   pool.parallelFor(mTasks * nTasks, [&](int64_t task, int thread) {
     const int64_t m0 = m * (task % mTasks) / mTasks, count = m * (task % mTasks + 1) / mTasks - m0;
     const int64_t p0 = weight.panels * (task / mTasks) / nTasks,
                   p1 = weight.panels * (task / mTasks + 1) / nTasks;
-    const int64_t tiles = tilesOf(count, mr);
+    const int64_t tiles = ceilDiv(count, mr);
     const TaskMemory<Numbers> memory(scratch[thread], numbers, k.nr, blocking, plan);
     const Entered<Numbers> entered(numbers);
     if (!input.rows) findCorners(input, m0, count, memory.corners);

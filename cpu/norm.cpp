@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "cpu/ceil-div.h"
 #include "cpu/cpu-backend.h"
 
 namespace nd {
@@ -19,8 +20,6 @@ struct Source {
   const float* data;
   int64_t stride, channels;
 };
-
-int64_t ceilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /// Joins the column sums of one chunk (channels of all sources side by side) to the moments of its groups.
 void joinColumns(const float* shift, const float* sum, const float* squares, int64_t rows, int64_t groupSize,
@@ -52,7 +51,7 @@ void CpuBackend::groupNorm(const GroupNormArgs& a) {
   const int parts = a.skip ? 2 : 1;
 
   // At most 256 rows: the float sums within a chunk stay short. Few pixels are still split over the threads.
-  const int64_t chunk = std::clamp<int64_t>(65536 / channels, 16, 256), chunks = ceilDivide(pixels, chunk);
+  const int64_t chunk = std::clamp<int64_t>(65536 / channels, 16, 256), chunks = ceilDiv(pixels, chunk);
   float* const tables = shared_.floats(2 * 2 * batch * chunks * groups + 3 * batch * channels);
   Moments* const moments = reinterpret_cast<Moments*>(tables);  // [batch][chunks][groups]
   float* const mean = tables + 4 * batch * chunks * groups;     // [batch][channels]
@@ -102,7 +101,7 @@ void CpuBackend::groupNorm(const GroupNormArgs& a) {
       }
     }
 
-  const int64_t band = std::max<int64_t>(1, 16384 / channels), bands = ceilDivide(pixels, band);
+  const int64_t band = std::max<int64_t>(1, 16384 / channels), bands = ceilDiv(pixels, band);
   pool_.parallelFor(batch * bands, [&](int64_t task, int) {
     const int64_t b = task / bands, row = b * pixels + task % bands * band;
     const int64_t rows = std::min(band, pixels - task % bands * band);
@@ -119,7 +118,7 @@ void CpuBackend::groupNorm(const GroupNormArgs& a) {
 void CpuBackend::layerNorm(const LayerNormArgs& a) {
   const int64_t rows = a.x.shape.rows(), width = a.x.shape.last(), band = std::max<int64_t>(1, 8192 / width);
   const float *gamma = vectorData(a.gamma), *beta = vectorData(a.beta);
-  pool_.parallelFor(ceilDivide(rows, band), [&](int64_t task, int) {
+  pool_.parallelFor(ceilDiv(rows, band), [&](int64_t task, int) {
     const int64_t row = task * band;
     k_.layerNormRows({a.x.f32() + row * a.x.stride, a.x.stride, a.y.f32() + row * a.y.stride, a.y.stride,
                       std::min(band, rows - row), width, gamma, beta, a.epsilon, a.centred});

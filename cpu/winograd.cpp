@@ -18,13 +18,13 @@
 
 #include <algorithm>
 
+#include "cpu/ceil-div.h"
 #include "cpu/cpu-backend.h"
 
 namespace nd {
 
 namespace {
 
-int64_t ceilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t align16(int64_t floats) { return ceilDiv(floats, 16) * 16; }
 
 /// A distance between rows that are walked side by side: an odd number of cache lines, since rows a multiple

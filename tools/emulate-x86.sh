@@ -100,7 +100,6 @@ shown=0
 for ((second = 0; second < limit; second++)); do
   sleep 1
   lines=$(wc -l <serial.txt)
-  [ "$lines" -gt "$shown" ] || lines=$shown
   tail -n "+$((shown + 1))" serial.txt | head -n "$((lines - shown))" | tr -d '\r' | grep -E '^(ok  |FAIL|skip|      |model name|[0-9]+ passed)' || true
   shown=$lines
   if status=$(tr -d '\r' <serial.txt | sed -n 's/^emulated: status //p') && [ -n "$status" ]; then exit "$status"; fi

@@ -34,40 +34,26 @@ void leave() { _tile_release(); }
 
 // Registers by number, as the intrinsics want them: 0 and 1 the upper half of acc, 2 and 3 the lower one, 4
 // and 5 those of a, 6 and 7 the left and the right half of b.
-void multiply(const UnitTile& t) {
+template <bool kLower>
+void multiplyHalves(const UnitTile& t) {
   constexpr long kAcc = kColumns * sizeof(float), kPairs = kColumns * 2 * sizeof(uint16_t);
   const long aStride = static_cast<long>(t.stride * static_cast<int64_t>(sizeof(uint16_t)));
   const uint16_t *upper = t.a, *lower = t.a + 16 * t.stride, *b = t.b;
   float *accUpper = t.acc, *accLower = t.acc + 16 * kColumns;
-  if (t.rows <= 16) {  // the lower half would be thrown away
-    if (t.first) {
-      _tile_zero(0);
-      _tile_zero(1);
-    } else {
-      _tile_loadd(0, accUpper, kAcc);
-      _tile_loadd(1, accUpper + 16, kAcc);
-    }
-    for (int64_t k = 0; k < t.k; k += kStep, b += kStep * kColumns) {
-      _tile_loadd(4, upper + k, aStride);
-      _tile_loadd(6, b, kPairs);
-      _tile_dpbf16ps(0, 4, 6);
-      _tile_loadd(7, b + 32, kPairs);
-      _tile_dpbf16ps(1, 4, 7);
-    }
-    _tile_stored(0, accUpper, kAcc);
-    _tile_stored(1, accUpper + 16, kAcc);
-    return;
-  }
   if (t.first) {
     _tile_zero(0);
     _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    if constexpr (kLower) {
+      _tile_zero(2);
+      _tile_zero(3);
+    }
   } else {
     _tile_loadd(0, accUpper, kAcc);
     _tile_loadd(1, accUpper + 16, kAcc);
-    _tile_loadd(2, accLower, kAcc);
-    _tile_loadd(3, accLower + 16, kAcc);
+    if constexpr (kLower) {
+      _tile_loadd(2, accLower, kAcc);
+      _tile_loadd(3, accLower + 16, kAcc);
+    }
   }
   for (int64_t k = 0; k < t.k; k += kStep, b += kStep * kColumns) {
     _tile_loadd(4, upper + k, aStride);
@@ -75,15 +61,22 @@ void multiply(const UnitTile& t) {
     _tile_dpbf16ps(0, 4, 6);
     _tile_loadd(7, b + 32, kPairs);
     _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(5, lower + k, aStride);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
+    if constexpr (kLower) {
+      _tile_loadd(5, lower + k, aStride);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    }
   }
   _tile_stored(0, accUpper, kAcc);
   _tile_stored(1, accUpper + 16, kAcc);
-  _tile_stored(2, accLower, kAcc);
-  _tile_stored(3, accLower + 16, kAcc);
+  if constexpr (kLower) {
+    _tile_stored(2, accLower, kAcc);
+    _tile_stored(3, accLower + 16, kAcc);
+  }
 }
+
+/// Without the lower half where it would be thrown away.
+void multiply(const UnitTile& t) { t.rows > 16 ? multiplyHalves<true>(t) : multiplyHalves<false>(t); }
 
 }  // namespace
 

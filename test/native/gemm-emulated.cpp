@@ -11,6 +11,7 @@ constexpr int kMr = 12, kNr = 32;
 }
 #include "cpu/kernels/bf16.h"
 #include "cpu/kernels/make-table.h"
+#include "engine/half.h"
 
 namespace nd {
 const KernelTable* emulatedTable();
@@ -18,13 +19,6 @@ const Bf16Kernels* emulatedBf16Kernels();
 const Bf16Kernels* emulatedUnitKernels();
 
 namespace {
-
-float widened(uint16_t bf16) {
-  const uint32_t bits = static_cast<uint32_t>(bf16) << 16;
-  float value;
-  __builtin_memcpy(&value, &bits, sizeof value);
-  return value;
-}
 
 // Calls of a unit that this thread has not entered would fault.
 thread_local bool entered = false;
@@ -36,7 +30,8 @@ void multiplyUnit(const UnitTile& t) {
     for (int j = 0; j < emulated::kNr; j++) {
       float sums[2] = {0, 0};
       for (int64_t k = 0; k < t.k; k++)
-        sums[k % 2] += widened(t.a[i * t.stride + k]) * widened(t.b[(k / 2 * emulated::kNr + j) * 2 + k % 2]);
+        sums[k % 2] += bfloatToFloat(t.a[i * t.stride + k]) *
+                       bfloatToFloat(t.b[(k / 2 * emulated::kNr + j) * 2 + k % 2]);
       float& acc = t.acc[i * emulated::kNr + j];
       acc = entered && t.k % 32 == 0 ? (t.first ? 0 : acc) + (sums[0] + sums[1]) : __builtin_nanf("");
     }
