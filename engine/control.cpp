@@ -196,10 +196,12 @@ void Controls::addNets(Context& context, const Tensor& latents, std::span<const 
     if (scale == 0) continue;
     const bool graded = guess_ && !n.net->config().globalPool;
     n.net->forward(
-        context, seen(latents), n.hint, n.current, 0, n.text, [&](size_t i, const Tensor& residual) {
+        context, seen(latents), n.hint, n.current, 0, n.text,
+        [&](size_t i, const Tensor& residual) {
           const double each = graded ? scale * guessScale(i, n.net->count()) : scale;
           addResidual(context, seen(i < skips.size() ? skips[i] : mid), residual, static_cast<float>(each));
-        });
+        },
+        guess_ ? prompted_ : branches_);
   }
 }
 

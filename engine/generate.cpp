@@ -54,6 +54,12 @@ Tensor repeatText(Context& context, const Tensor& text, int64_t perPrompt) {
   return reshape(gatherRows(context, text, rows), {text.shape[0] * perPrompt, length, text.shape[2]});
 }
 
+/// Whether `values` are `copies` times the same.
+bool allAlike(const std::vector<float>& values, int64_t copies) {
+  const auto each = static_cast<ptrdiff_t>(static_cast<int64_t>(values.size()) / copies);
+  return std::equal(values.begin() + each, values.end(), values.begin());
+}
+
 /// What the UNet needs besides x, made once per job. Lives in the arena.
 struct Steering {
   UNet::Text text;
@@ -218,6 +224,8 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
     extra = uploadImage(context, picture.extra.data(), job.branches * batch, extraChannels, job.latentHeight,
                         job.latentWidth);
 
+  const int64_t alike = allAlike(picture.extra, job.branches) ? job.branches : 1;
+
   // 3. The step loop.
   DenoiseOptions options;
   options.batch = batch;
@@ -255,6 +263,7 @@ GenerateResult generate(Context& context, const Models& models, const GenerateJo
       UNet::Joined joined{};
       if (steering.controls) joined = steering.controls->joined(context, latents, scales);
       joined.freeU = job.freeU;
+      joined.alike = alike;
       const Tensor y = unet.forward(on, input, steering.current, 0, steering.text, nullptr, joined);
       on.backend.modelOutput(y, out);
     };

@@ -258,6 +258,15 @@ Tensor gatherRows(Context& context, const Tensor& x, std::span<const int32_t> ro
   return y;
 }
 
+void repeatFirst(Context& context, const Tensor& x, int64_t copies) {
+  if (copies == 1) return;
+  const int64_t few = x.shape[0] / copies;
+  expect(few * copies == x.shape[0], "repeatFirst: equal parts");
+  Timer timer(context, label(context, "repeat %lldx%lld", ll(x.shape.rows()), ll(x.shape.last())), 0);
+  for (int64_t i = few; i < x.shape[0]; i += few)
+    context.backend.copyColumns(slice(context, x, 0, few), slice(context, x, i, few), 0);
+}
+
 Tensor concatColumns(Context& context, std::span<const Tensor> parts) {
   int64_t width = 0;
   for (const Tensor& t : parts) {

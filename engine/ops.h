@@ -106,6 +106,8 @@ Tensor averagePool(Context&, const Tensor& x);
 Tensor add(Context&, const Tensor& a, const Tensor& b, float scale = 1, const Tensor* into = nullptr);
 /// x [..., C] as a matrix → [rows.size(), C].
 Tensor gatherRows(Context&, const Tensor& x, std::span<const int32_t> rows);
+/// Writes the first of `copies` equal parts of x's first dimension into the others.
+void repeatFirst(Context&, const Tensor& x, int64_t copies);
 /// Side by side along the last dimension.
 Tensor concatColumns(Context&, std::span<const Tensor> parts);
 

@@ -72,6 +72,19 @@ test('files of 2022 give the same pictures: tiny-sd15-legacy', async () => {
   await pipe.dispose()
 })
 
+test('guidance: what comes before the text is computed once for both branches', async () => {
+  const pipe = await Pipeline.fromPretrained(postcard)
+  const convIn = async (guidanceScale: number): Promise<string[]> => {
+    await pipe.profile(true)
+    await pipe.txt2img({ prompt: 'a red house', steps: 2, seed: 1, guidanceScale, count: 2, outputType: 'latent' })
+    const operations = (await pipe.profile(false)).map((e) => e.operation)
+    return operations.filter((o) => /^conv2d 3x3 s1 4->48 /.test(o))
+  }
+  assert.equal(await convIn(5), ['conv2d 3x3 s1 4->48 @ 2x16x16'])
+  assert.equal(await convIn(1), ['conv2d 3x3 s1 4->48 @ 2x16x16'])
+  await pipe.dispose()
+})
+
 test.after(() => {
   const { latents, picture } = worst
   console.log(`txt2img: largest error of latents ${latents.error.toExponential(2)} (${latents.name})`)

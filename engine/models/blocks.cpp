@@ -111,12 +111,15 @@ Tensor TransformerBlock::firstAttention(Context& context, const Tensor& x, const
   return mixed;
 }
 
-void TransformerBlock::operator()(Context& context, const Tensor& x, const Attended& attended) const {
+void TransformerBlock::operator()(Context& context, const Tensor& x, const Attended& attended,
+                                  int64_t alike) const {
   {
     Arena::Scope scope(context.arena);
-    const Tensor mixed = firstAttention(context, x, attended);
-    linear(context, mixed, selfOut_, {.residual = &x, .into = &x});
+    const Tensor first = slice(context, x, 0, x.shape[0] / alike);
+    const Tensor mixed = firstAttention(context, first, attended);
+    linear(context, mixed, selfOut_, {.residual = &first, .into = &first});
   }
+  repeatFirst(context, x, alike);
   {
     Arena::Scope scope(context.arena);
     const Tensor q = linear(context, layerNorm(context, x, norm2_), crossQ_);
@@ -147,16 +150,20 @@ SpatialTransformer::SpatialTransformer(const WeightLoader& l, int64_t channels, 
     blocks_.emplace_back(l.at("transformer_blocks", i), channels, heads, contextWidth, onlyCross);
 }
 
-void SpatialTransformer::operator()(Context& context, const Tensor& x, const Attended* attended) const {
+void SpatialTransformer::operator()(Context& context, const Tensor& x, const Attended* attended,
+                                    int64_t alike) const {
   Arena::Scope scope(context.arena);
-  const Shape tokens = {x.shape[0], x.shape[1] * x.shape[2], x.shape[3]};
-  const Tensor h = context.arena.tensor(tokens);
+  const int64_t few = x.shape[0] / alike, length = x.shape[1] * x.shape[2], channels = x.shape[3];
+  const Tensor h = context.arena.tensor({x.shape[0], length, channels});
   {
     Arena::Scope input(context.arena);
-    linear(context, reshape(groupNorm(context, x, norm_), tokens), projIn_, {.into = &h});
+    const Tensor normed = groupNorm(context, slice(context, x, 0, few), norm_),
+                 first = slice(context, h, 0, few);
+    linear(context, reshape(normed, {few, length, channels}), projIn_, {.into = &first});
   }
+  repeatFirst(context, x, alike);
   if (context.attentionMaps) context.attentionMaps->begin(x.shape[1], x.shape[2]);
-  for (size_t i = 0; i < blocks_.size(); i++) blocks_[i](context, h, attended[i]);
+  for (size_t i = 0; i < blocks_.size(); i++) blocks_[i](context, h, attended[i], i == 0 ? alike : 1);
   linear(context, h, projOut_, {.residual = &x, .into = &x});
 }
 

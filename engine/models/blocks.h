@@ -67,8 +67,11 @@ class TransformerBlock {
   TransformerBlock(const WeightLoader&, int64_t width, int heads, int64_t contextWidth, bool onlyCross);
   /// Keys and values of the text, side by side: made once per prompt. See Attended.
   Tensor contextKeysValues(Context&, const Tensor& text) const;
-  /// x [B, L, width], updated in place.
-  void operator()(Context&, const Tensor& x, const Attended&) const;
+  /// x [B, L, width], updated in place. With `alike` > 1 x is that many times the same entries, of which only
+  /// the first copy need be there: the others are written when the text tells them apart.
+  void operator()(Context&, const Tensor& x, const Attended&, int64_t alike = 1) const;
+  /// Whether x alone, and the same for every entry of the batch, decides what the first attention sees.
+  bool beginsAlike(const Attended& attended) const { return !onlyCross_ && attended.perturbed.count == 0; }
 
  private:
   /// Values, mixed by what each pixel of x attends to: of x itself, or of the text. [B, L, width]
@@ -87,8 +90,9 @@ class SpatialTransformer {
   SpatialTransformer(const WeightLoader&, int64_t channels, int heads, int64_t contextWidth, int layers,
                      int groups, bool onlyCross);
   const std::vector<TransformerBlock>& blocks() const { return blocks_; }
-  /// attended: one per block. In place on x [B, H, W, C].
-  void operator()(Context&, const Tensor& x, const Attended* attended) const;
+  /// attended: one per block. In place on x [B, H, W, C]; for `alike` see TransformerBlock, whose
+  /// beginsAlike() it takes for granted.
+  void operator()(Context&, const Tensor& x, const Attended* attended, int64_t alike = 1) const;
 
  private:
   Norm norm_;

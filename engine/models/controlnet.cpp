@@ -51,9 +51,9 @@ Tensor ControlNet::hint(Context& context, const Tensor& pictures) const {
 }
 
 void ControlNet::forward(Context& context, const Tensor& x, const Tensor& hint, const Time& time, int64_t row,
-                         const Text& text, const Receive& receive) const {
+                         const Text& text, const Receive& receive, int64_t alike) const {
   Arena::Scope scope(context.arena);
-  const Encoded encoded = encode(context, x, time, row, text, {.hint = &hint});
+  const Encoded encoded = encode(context, x, time, row, text, {.hint = &hint, .alike = alike});
   for (size_t i = 0; i < count(); i++) {
     Arena::Scope each(context.arena);
     receive(i, residual(context, i, i + 1 < count() ? encoded.skips[i] : encoded.mid));

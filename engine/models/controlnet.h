@@ -35,9 +35,9 @@ class ControlNet : public UNetEncoder {
   /// Called with residual `index` of count(), [B, H, W, C], or [B, 1, 1, C] where the config says globalPool;
   /// its memory is gone afterwards.
   using Receive = std::function<void(size_t index, const Tensor& residual)>;
-  /// x [B, h, w, inChannels], hint [B, h, w, channels₀].
+  /// x [B, h, w, inChannels], hint [B, h, w, channels₀]; `alike`: see EncodeOptions.
   void forward(Context&, const Tensor& x, const Tensor& hint, const Time&, int64_t row, const Text&,
-               const Receive&) const;
+               const Receive&, int64_t alike = 1) const;
 
   const ControlNetConfig& config() const { return config_; }
 

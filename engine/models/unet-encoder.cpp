@@ -245,11 +245,19 @@ void UNetEncoder::selectTime(Context& context, const Time& all, int64_t row, con
 }
 
 Tensor UNetEncoder::run(Context& context, const Stage& stage, const Tensor& x, const Tensor* skip,
-                        const Time& time, int64_t row, const Text& text) const {
+                        const Time& time, int64_t row, const Text& text, int64_t alike) const {
   const Tensor rows = slice(context, time.projections, row * time.perRow, time.perRow);
   const Tensor shift = columns(context, rows, stage.timeColumn, stage.resnet.timeColumns());
-  const Tensor y = stage.resnet(context, x, skip, &shift);
-  if (stage.transformer) (*stage.transformer)(context, y, text.data() + stage.textIndex);
+  Tensor y;
+  if (alike > 1) {
+    const int64_t few = x.shape[0] / alike;
+    y = context.arena.tensor({x.shape[0], x.shape[1], x.shape[2], stage.resnet.out()});
+    const Tensor first = slice(context, y, 0, few);
+    stage.resnet(context, slice(context, x, 0, few), skip, &shift, &first);
+  } else {
+    y = stage.resnet(context, x, skip, &shift);
+  }
+  if (stage.transformer) (*stage.transformer)(context, y, text.data() + stage.textIndex, alike);
   if (stage.attention) (*stage.attention)(context, y, text[static_cast<size_t>(stage.textIndex)].text);
   return y;
 }
@@ -279,6 +287,12 @@ void addMap(Context& context, const Tensor& h, const Tensor& map, float scale) {
 
 }  // namespace
 
+int64_t UNetEncoder::alikeAtFirst(const Text& text, const Time& time, int64_t alike) const {
+  const auto& transformer = down_[0].stages[0].transformer;
+  const bool shares = time.perRow == 1 && transformer && transformer->blocks()[0].beginsAlike(text[0]);
+  return shares ? alike : 1;
+}
+
 UNetEncoder::Encoded UNetEncoder::encode(Context& context, const Tensor& x, const Time& time, int64_t row,
                                          const Text& text, const EncodeOptions& o) const {
   const auto seen = [&](const char* name, int64_t i, const Tensor& value) {
@@ -292,14 +306,24 @@ UNetEncoder::Encoded UNetEncoder::encode(Context& context, const Tensor& x, cons
   };
   seen("time_embedding", -1, slice(context, time.embedding, row * time.perRow, time.perRow));
 
-  Tensor h = conv2d(context, x, convIn_, {.residual = o.hint});
+  const int64_t alike = alikeAtFirst(text, time, o.alike), few = x.shape[0] / alike;
+  Tensor h = context.arena.tensor({x.shape[0], x.shape[1], x.shape[2], config_.levels[0].channels});
+  {
+    const Tensor first = slice(context, h, 0, few);
+    Tensor hint;
+    if (o.hint) hint = slice(context, *o.hint, 0, few);
+    conv2d(context, slice(context, x, 0, few), convIn_,
+           {.residual = o.hint ? &hint : nullptr, .into = &first});
+    repeatFirst(context, h, alike);
+  }
   seen("conv_in", -1, h);
   std::vector<Tensor> skips = {h};
 
   for (size_t i = 0; i < down_.size(); i++) {
     const Block& block = down_[i];
     for (const Stage& stage : block.stages)
-      skips.push_back(h = run(context, stage, h, nullptr, time, row, text));
+      skips.push_back(
+          h = run(context, stage, h, nullptr, time, row, text, &stage == &down_[0].stages[0] ? alike : 1));
     // Adapters join a block with attention before its downsampler, the others after it.
     const bool attends = config_.levels[i].heads > 0;
     if (attends) adapt(h);

@@ -132,8 +132,9 @@ class UNetEncoder {
   void finish(const WeightLoader&);
   static void addKeysValues(Context&, const Tensor& text, const std::vector<Stage>&, Text& out);
 
+  /// For `alike` see EncodeOptions.
   Tensor run(Context&, const Stage&, const Tensor& x, const Tensor* skip, const Time&, int64_t row,
-             const Text&) const;
+             const Text&, int64_t alike = 1) const;
 
   /// What the way up begins with.
   struct Encoded {
@@ -144,6 +145,9 @@ class UNetEncoder {
     const Tensor* hint = nullptr;  // like conv_in's output, added to it
     std::span<const AdapterMaps> adapters;
     const Probe* probe = nullptr;
+    /// The batch is so many times the same x, hint and time, as guidance's branches are, and only the text
+    /// tells them apart: what comes before it is then computed once.
+    int64_t alike = 1;
   };
   /// x [B, H, W, inChannels].
   Encoded encode(Context&, const Tensor& x, const Time&, int64_t row, const Text&,
@@ -153,6 +157,9 @@ class UNetEncoder {
   std::vector<int64_t> skipChannels_;  // of every skip
 
  private:
+  /// Copies of the batch that conv_in and the first stage need not tell apart.
+  int64_t alikeAtFirst(const Text&, const Time&, int64_t alike) const;
+
   Conv2d convIn_;
   Linear time1_, time2_, added1_, added2_, timeCond_, class1_, class2_, encoderProjection_, timeProjection_;
   WeightPtr classTable_;

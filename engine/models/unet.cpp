@@ -47,7 +47,8 @@ Tensor UNet::forward(Context& context, const Tensor& x, const Time& time, int64_
   const Tensor out = context.arena.tensor({x.shape[0], x.shape[1], x.shape[2], config_.outChannels});
   Arena::Scope scope(context.arena);
 
-  auto [skips, h] = encode(context, x, time, row, text, {.adapters = joined.adapters, .probe = probe});
+  auto [skips, h] = encode(context, x, time, row, text,
+                           {.adapters = joined.adapters, .probe = probe, .alike = joined.alike});
   if (joined.control) joined.control(skips, h);
 
   for (size_t i = 0; i < up_.size(); i++) {

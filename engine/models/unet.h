@@ -13,19 +13,22 @@
 
 namespace nd {
 
+/// What steers an evaluation from outside.
+struct UNetJoined {
+  std::span<const AdapterMaps> adapters;
+  /// Changes the skips (conv_in's output first) and the middle in place: ControlNets.
+  std::function<void(std::span<const Tensor> skips, const Tensor& mid)> control;
+  std::optional<FreeU> freeU;  // how the way up weighs backbone and skips; empty: as trained
+  int64_t alike = 1;           // copies of the same x and time in the batch: see EncodeOptions
+};
+
 class UNet : public UNetEncoder {
  public:
+  using Joined = UNetJoined;
   UNet(const UNetConfig& config, const WeightLoader& loader);
 
   Text prepareText(Context&, const Tensor& text) const;  // text [B, L, contextWidth]
 
-  /// What steers an evaluation from outside.
-  struct Joined {
-    std::span<const AdapterMaps> adapters;
-    /// Changes the skips (conv_in's output first) and the middle in place: ControlNets.
-    std::function<void(std::span<const Tensor> skips, const Tensor& mid)> control;
-    std::optional<FreeU> freeU;  // how the way up weighs backbone and skips; empty: as trained
-  };
   /// x [B, H, W, inChannels] → [B, H, W, outChannels]. Any H and W: odd maps are resized as their skips are.
   Tensor forward(Context&, const Tensor& x, const Time&, int64_t row, const Text&, const Probe* = nullptr,
                  const Joined& = {}) const;

@@ -18,8 +18,8 @@ std::unique_ptr<Backend> gpuOrSkip(DType type = DType::F16) {
   return makeCudaBackend(0, type);
 }
 
-/// Three steps of Euler's method with guidance and fresh noise in the last one.
-std::vector<float> denoised(Backend& backend) {
+/// Three steps of Euler's method with guidance and fresh noise in the last one; `alike`: see EncodeOptions.
+std::vector<float> denoised(Backend& backend, int64_t alike) {
   RandomModel model(backend, bench::modelShape("tiny"));
   StepPlan plan;
   for (int i = 0; i < 3; i++) {
@@ -45,9 +45,11 @@ std::vector<float> denoised(Backend& backend) {
     const Tensor latents = context.arena.tensor({2, model.side(), model.side(), 4});
     context.backend.modelInput(x, inputScale, 2, latents);
     model.unet().selectTime(context, model.time(), static_cast<int64_t>(row), model.current());
+    UNet::Joined joined;
+    joined.alike = alike;
     evaluation(context, [&] {
-      context.backend.modelOutput(model.unet().forward(context, latents, model.current(), 0, model.text()),
-                                  out);
+      context.backend.modelOutput(
+          model.unet().forward(context, latents, model.current(), 0, model.text(), nullptr, joined), out);
     });
   };
   return denoise(context, plan, o);
@@ -90,9 +92,10 @@ ND_TEST("cuda model: one evaluation of a UNet") {
 
 ND_TEST("cuda model: the step loop replays its evaluation") {
   const auto cpu = makeCpuBackend(2), gpu = gpuOrSkip();
-  const std::vector<float> expected = denoised(*cpu);
-  expectClose(denoised(*gpu), expected, 5e-3, "latents");
-  expectClose(denoised(*gpu), expected, 5e-3, "latents of a second run, over the old graph");
+  const std::vector<float> expected = denoised(*cpu, 1);
+  expectClose(denoised(*gpu, 1), expected, 5e-3, "latents");
+  expectClose(denoised(*gpu, 2), expected, 5e-3,
+              "latents of a second run, its branches sharing, over the old graph");
 }
 
 ND_TEST("cuda model: T5 with a mask, whose layers leave the range of float16") {
