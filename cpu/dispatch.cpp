@@ -211,18 +211,18 @@ std::vector<const Bf16Kernels*> bf16KernelsOf(const KernelTable& kernels) {
 }
 
 const Bf16Kernels& chooseBf16Kernels(const KernelTable& kernels) {
-  const std::vector<const Bf16Kernels*> list = bf16KernelsOf(kernels);
-  const char* const wanted = std::getenv("NODE_DIFFUSION_BF16");
+  const char* const value = std::getenv("NODE_DIFFUSION_BF16");
+  const std::string wanted = value ? value : "";
+  if (const Isa* const isa = isaNamed(kernels.name); isa && usable(*isa))
+    for (const Bf16Isa& b : isa->bf16)
+      if (b.supported() && (wanted.empty() || wanted == b.kernels()->name) && b.permitted())
+        return *b.kernels();
   std::string here;
-  for (const Bf16Kernels* b : list) {
-    if (!wanted || !*wanted || std::string(wanted) == b->name) return *b;
-    if (!here.empty()) here += ", ";
-    here += b->name;
-  }
-  if (!list.empty())
-    throw Error(ErrorCode::InvalidArgument,
-                format("Expected %s for NODE_DIFFUSION_BF16 but received '%s'", here.c_str(), wanted));
-  throw Error(ErrorCode::Unsupported, lacksBf16(kernels));
+  for (const Bf16Kernels* b : bf16KernelsOf(kernels))
+    here += (here.empty() ? "" : ", ") + std::string(b->name);
+  if (here.empty()) throw Error(ErrorCode::Unsupported, lacksBf16(kernels));
+  throw Error(ErrorCode::InvalidArgument,
+              format("Expected %s for NODE_DIFFUSION_BF16 but received '%s'", here.c_str(), wanted.c_str()));
 }
 
 std::string whyNoBf16() {
