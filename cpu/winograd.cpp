@@ -10,8 +10,8 @@
 // the multiplications, where these are 1/4.
 //
 // Filters are transformed in every call and not kept with the model. All of SD1.5's would take 8.7 GB;
-// keeping those of its 64² and 32² maps, where a byte gains most, 1 GB, which would save 15 cycles per filter
-// against 1.8 cycles per filter and tile: 1.6 % of the time at 64² with guidance (512 tiles), 6 % at 32².
+// keeping those of its 64² and 32² maps, where a byte gains most, 1 GB, which would save 11 cycles per filter
+// against 1.8 cycles per filter and tile: 1.2 % of the time at 64² with guidance (512 tiles), 4.5 % at 32².
 // Where there are several blocks of tiles, all filters are made before the first, as long as they take no
 // more than WinogradOptions::filterBytes of scratch memory, which all layers share.
 #include "cpu/winograd.h"
@@ -188,7 +188,7 @@ bool useWinograd(const WinogradOptions& options, const KernelTable& k, const Pac
   if (options.use != WinogradOptions::Use::WhereFaster) return options.use == WinogradOptions::Use::Always;
   constexpr double kDirect = 0.055, kProduct = 0.053;  // per multiplication
   constexpr double kInput = 42, kOutput = 30;          // per channel or feature of a tile
-  constexpr double kFilter = 15;                       // per filter
+  constexpr double kFilter = 11;                       // per filter
   const double channels = static_cast<double>(w.k) / 9, features = static_cast<double>(w.panels * k.nr);
   const double pixels = static_cast<double>(in.outH * in.outW),
                tiles = static_cast<double>(Tiles(1, in).count);
