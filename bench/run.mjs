@@ -1,7 +1,7 @@
-// npm run bench [-- --quick] [--json FILE] [--roofline FILE.svg] [--against torch,onednn,sdcpp [--sdcpp PATH]]: seconds
+// npm run bench [-- --quick] [--json FILE] [--roofline FILE.svg] [--against torch,onednn,sdcpp [--sdcpp PATH] [--rounds N]]: seconds
 // per stage, GFLOP/s and share of the measured peak per operation, memory, and the error against the reference outputs;
 // for the bundled model and for a model of SD1.5's shapes. --against: other programs in the same run (against.mjs);
-// --sdcpp: the sd-cli of stable-diffusion.cpp. --no-errors leaves the references out.
+// --sdcpp: the sd-cli of stable-diffusion.cpp, timed --rounds times in turns with ours. --no-errors leaves the references out.
 import { spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
@@ -25,6 +25,7 @@ const { values: options } = parseArgs({
     roofline: { type: 'string' },
     against: { type: 'string', default: '' },
     sdcpp: { type: 'string' },
+    rounds: { type: 'string', default: '1' },
     steps: { type: 'string', default: '2' }
   }
 })
@@ -32,9 +33,12 @@ const peers = options.against.split(',').filter(Boolean)
 for (const peer of peers)
   if (!['torch', 'onednn', 'sdcpp'].includes(peer))
     throw new Error(`Expected --against torch, onednn, sdcpp or several of them but received ${peer}`)
-const steps = Number(options.steps)
-if (!(Number.isInteger(steps) && steps >= 1))
-  throw new Error(`Expected --steps 1 or more but received ${options.steps}`)
+const [steps, rounds] = ['steps', 'rounds'].map((name) => {
+  const count = Number(options[name])
+  if (!(Number.isInteger(count) && count >= 1))
+    throw new Error(`Expected --${name} 1 or more but received ${options[name]}`)
+  return count
+})
 if (options.quick && (options.roofline || peers.length))
   throw new Error('Expected --roofline and --against without --quick: they need the large model')
 
@@ -118,7 +122,8 @@ console.log(
 )
 
 const runs = [['postcard', model('postcard', 20)]]
-if (!options.quick) runs.push(['SD1.5 shapes', model(await randomSd15(), steps)])
+const largeModel = options.quick ? null : await randomSd15()
+if (largeModel) runs.push(['SD1.5 shapes', model(largeModel, steps)])
 stageTable(runs)
 for (const [name, run] of runs) operationTable(name, run, peaks.peak)
 
@@ -139,7 +144,12 @@ if (options.roofline)
 const against = {}
 if (peers.includes('onednn')) against.onednn = againstOnednn(nativeBench)
 if (peers.includes('torch')) against.torch = againstTorch(large.operations, peaks.threads)
-if (peers.includes('sdcpp')) against.sdcpp = await againstSdcpp(options.sdcpp, large, steps, peaks.threads)
+if (peers.includes('sdcpp'))
+  against.sdcpp = await againstSdcpp(options.sdcpp, large, () => model(largeModel, steps), {
+    steps,
+    threads: peaks.threads,
+    rounds
+  })
 
 let errors = []
 if (!options['no-errors']) {
