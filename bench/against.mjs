@@ -71,9 +71,6 @@ const samplingSeconds = (text) => {
   return loads.reduce((left, load) => left - Number(load[1]), taking(text, 'sampling completed'))
 }
 
-/** The less of two, also where one is not there. */
-const less = (a, b) => (Number.isFinite(a) && !(b < a) ? a : b)
-
 /**
  * Whole steps with its fastest options of those tried, beside ours. Every round measures each once (ours with `again`, `own` is
  * the first round's): the least counts, as other work on the machine makes any of them slower for minutes.
@@ -86,8 +83,12 @@ export const againstSdcpp = async (binary, own, again, { steps, threads, rounds 
     ['flash attention, direct convolutions', ['--diffusion-fa', '--diffusion-conv-direct', '--vae-conv-direct']],
     ['flash attention', ['--diffusion-fa']]
   ]
-  const rows = variants.map(([name]) => ({ name }))
-  let { step, decode } = own.seconds
+  const first = { name: 'node-diffusion', step: Infinity, decode: Infinity, peak: own.memory.peak }
+  const rows = variants.map(([name]) => ({ name, step: Infinity, decode: Infinity }))
+  const keepLeast = (row, step, decode) => {
+    row.step = Math.min(row.step, step)
+    row.decode = Math.min(row.decode, decode)
+  }
   const measure = ([name, options], row) => {
     const report = join(folder, 'time')
     const common = ['-m', model, '-p', 'a red house on a beach at sunset', '-W', 512, '-H', 512, '--steps', steps]
@@ -102,22 +103,19 @@ export const againstSdcpp = async (binary, own, again, { steps, threads, rounds 
       return
     }
     row.peak = existsSync(report) ? Number(readFileSync(report, 'utf8')) * 1024 : NaN
-    row.step = less(row.step, sampling / steps)
-    row.decode = less(row.decode, taking(said, 'decode_first_stage completed'))
+    keepLeast(row, sampling / steps, taking(said, 'decode_first_stage completed'))
   }
   for (let round = 0; round < rounds; round++) {
     const { seconds } = round > 0 ? again() : own
-    step = less(step, seconds.step)
-    decode = less(decode, seconds.decode)
+    keepLeast(first, seconds.step, seconds.decode)
     variants.forEach((variant, i) => measure(variant, rows[i]))
   }
   rmSync(folder, { recursive: true, force: true })
-  const measured = rows.filter((row) => row.step)
+  const measured = rows.filter((row) => row.step < Infinity)
   if (!measured.length) return null
   console.log(
     `stable-diffusion.cpp (${binary}): 512 × 512 with guidance, ${steps} steps, ${threads} threads, best of ${rounds} in turns\n`
   )
-  const first = { name: 'node-diffusion', step, decode, peak: own.memory.peak }
   table(
     ['seconds', 'one step', 'decode', 'peak MB', 'step against ours'],
     [first, ...measured].map((r) => [
