@@ -201,22 +201,20 @@ std::vector<IsaInfo> cpuIsas() {
   return list;
 }
 
-std::vector<const Bf16Kernels*> bf16KernelsOf(const KernelTable& kernels) {
+std::vector<const Bf16Kernels*> bf16KernelsOf(const KernelTable& kernels, const std::string& name) {
   std::vector<const Bf16Kernels*> list;
   const Isa* const isa = isaNamed(kernels.name);
   if (!isa || !usable(*isa)) return list;
   for (const Bf16Isa& b : isa->bf16)
-    if (b.supported() && b.permitted()) list.push_back(b.kernels());
+    if (b.supported() && (name.empty() || name == b.kernels()->name) && b.permitted())
+      list.push_back(b.kernels());
   return list;
 }
 
 const Bf16Kernels& chooseBf16Kernels(const KernelTable& kernels) {
   const char* const value = std::getenv("NODE_DIFFUSION_BF16");
   const std::string wanted = value ? value : "";
-  if (const Isa* const isa = isaNamed(kernels.name); isa && usable(*isa))
-    for (const Bf16Isa& b : isa->bf16)
-      if (b.supported() && (wanted.empty() || wanted == b.kernels()->name) && b.permitted())
-        return *b.kernels();
+  if (const auto list = bf16KernelsOf(kernels, wanted); !list.empty()) return *list[0];
   std::string here;
   for (const Bf16Kernels* b : bf16KernelsOf(kernels))
     here += (here.empty() ? "" : ", ") + std::string(b->name);

@@ -22,8 +22,9 @@ const Bf16Kernels* scalarBf16Kernels();
 /// Error(InvalidArgument) for a name that is unknown or that this machine or build lacks.
 const KernelTable& chooseKernels(const std::string& isa);
 
-/// The products of bfloat16 beside those kernels that this machine has, the best first.
-std::vector<const Bf16Kernels*> bf16KernelsOf(const KernelTable& kernels);
+/// The products of bfloat16 beside those kernels that this machine has, the best first; only those of a name,
+/// where one is given. What needs the system's permission asks for it here.
+std::vector<const Bf16Kernels*> bf16KernelsOf(const KernelTable& kernels, const std::string& name = {});
 
 /// The best of them, or the one that NODE_DIFFUSION_BF16 names. Throws Error(Unsupported) where the CPU has
 /// none, Error(InvalidArgument) for another name.

@@ -18,7 +18,7 @@ namespace nd {
 /// Floats of whole cache lines that hold `count` elements of T.
 template <class T>
 int64_t lines(int64_t count) {
-  return (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 16;
+  return ceilDiv(count * static_cast<int64_t>(sizeof(T)), 64) * 16;
 }
 
 /// A block's rows where they lie: for run r, row i begins at rows[r · apart + i].

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "cpu/ceil-div.h"
 #include "cpu/cpu-backend.h"
 #include "cpu/weights.h"
 
@@ -17,7 +18,7 @@ float* row(const Tensor& t, int64_t i) { return t.f32() + i * t.stride; }
 template <class Body>
 void forRows(ThreadPool& pool, int64_t rows, int64_t columns, Body&& body) {
   const int64_t perTask = std::max<int64_t>(1, kTaskFloats / std::max<int64_t>(1, columns));
-  pool.parallelFor((rows + perTask - 1) / perTask, [&](int64_t task, int) {
+  pool.parallelFor(ceilDiv(rows, perTask), [&](int64_t task, int) {
     for (int64_t r = task * perTask, end = std::min(rows, r + perTask); r < end; r++) body(r);
   });
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "cpu/ceil-div.h"
 #include "cpu/cpu-backend.h"
 
 namespace nd {
@@ -15,7 +16,7 @@ float* row(const Tensor& t, int64_t i) { return t.f32() + i * t.stride; }
 /// Calls body(image, first pixel, last pixel) over all images.
 template <class Body>
 void forBands(ThreadPool& pool, int64_t images, int64_t pixels, Body&& body) {
-  const int64_t bands = (pixels + kBand - 1) / kBand;
+  const int64_t bands = ceilDiv(pixels, kBand);
   pool.parallelFor(images * bands, [&](int64_t task, int) {
     const int64_t first = task % bands * kBand;
     body(task / bands, first, std::min(first + kBand, pixels));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "cpu/ceil-div.h"
 #include "cpu/cpu-backend.h"
 #include "cpu/memory.h"
 #include "cpu/panel-transpose.h"
@@ -167,7 +168,7 @@ WeightPtr CpuBackend::makeWeight(WeightKind kind, std::span<const HostTensor> pa
 
   const bool panels = kind == WeightKind::Linear || kind == WeightKind::Geglu || kind == WeightKind::Conv;
   const int features = kind == WeightKind::Geglu ? k_.nr / 2 : k_.nr;
-  w.panels = panels ? (w.n + features - 1) / features : 0;
+  w.panels = panels ? ceilDiv(w.n, features) : 0;
   const int64_t elements = panels ? w.panels * k_.nr * w.k : matrix.rows * matrix.columns;
   w.byteCount = static_cast<size_t>(elements) * w.elementBytes();
   w.data = static_cast<uint8_t*>(allocateAligned(w.byteCount, parts[0].name.c_str()));

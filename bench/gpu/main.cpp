@@ -105,12 +105,7 @@ double denoiseSeconds(RandomModel& model, int steps) {
     const Tensor latents = context.arena.tensor({2, model.side(), model.side(), 4});
     context.backend.modelInput(x, inputScale, 2, latents);
     model.unet().selectTime(context, model.time(), static_cast<int64_t>(row) % kRows, model.current());
-    UNet::Joined joined;
-    joined.alike = 2;
-    evaluation(context, [&] {
-      context.backend.modelOutput(
-          model.unet().forward(context, latents, model.current(), 0, model.text(), nullptr, joined), out);
-    });
+    evaluation(context, [&] { model.predict(latents, out, 2); });
   };
   denoise(context, plan, o);
   return since(start);

@@ -145,6 +145,14 @@ class RandomModel {
   const UNet::Time& time() const { return time_; }
   const UNet::Time& current() const { return current_; }
 
+  /// The evaluation that selectTime() has put into current(), of latents [2, side, side, 4] → float32 NCHW;
+  /// `alike`: see EncodeOptions.
+  void predict(const Tensor& latents, const Tensor& out, int64_t alike) {
+    UNet::Joined joined;
+    joined.alike = alike;
+    context_.backend.modelOutput(unet_.forward(context_, latents, current_, 0, keysValues_, nullptr, joined),
+                                 out);
+  }
   /// One evaluation of row `row` on latents of both branches → NCHW.
   std::vector<float> evaluate(int64_t row) {
     Arena::Scope scope(arena_);

@@ -11,11 +11,10 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
   else()
     set_source_files_properties(cpu/arch/avx2.cpp PROPERTIES
       COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
-    set_source_files_properties(cpu/arch/avx512.cpp PROPERTIES
-      COMPILE_OPTIONS "-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx2;-mfma;-mf16c;-mtune=skylake-avx512;-Wno-maybe-uninitialized")
+    set(avx512 "-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx2;-mfma;-mf16c;-mtune=skylake-avx512;-Wno-maybe-uninitialized")
+    set_source_files_properties(cpu/arch/avx512.cpp PROPERTIES COMPILE_OPTIONS "${avx512}")
     set_source_files_properties(cpu/arch/amxbf16.cpp PROPERTIES COMPILE_OPTIONS "-mamx-tile;-mamx-bf16")
-    set_source_files_properties(cpu/arch/avx512bf16.cpp PROPERTIES
-      COMPILE_OPTIONS "-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512bf16;-mavx2;-mfma;-mf16c;-mtune=skylake-avx512;-Wno-maybe-uninitialized")
+    set_source_files_properties(cpu/arch/avx512bf16.cpp PROPERTIES COMPILE_OPTIONS "${avx512};-mavx512bf16")
   endif()
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64|ARM64")
   set_source_files_properties(cpu/arch/neonbf16.cpp PROPERTIES COMPILE_OPTIONS "-march=armv8.2-a+bf16")

@@ -78,19 +78,16 @@ inline void winogradInput(const WinogradInput& t) {
   if (const int lanes = static_cast<int>(t.channels - c); lanes > 0) winogradInputVector<false>(t, c, lanes);
 }
 
-/// What the polynomials of G are divided by at 0, ±a and ±b.
-struct WinogradScales {
-  static constexpr float k0 = 1 / (kWinoA2 * kWinoB2), kA = 1 / (2 * kWinoA2 * (kWinoA2 - kWinoB2)),
-                         kB = 1 / (2 * kWinoB2 * (kWinoB2 - kWinoA2));
-};
+// What the polynomials of G are divided by at 0, ±a and ±b.
+constexpr float kWinoScale0 = 1 / (kWinoA2 * kWinoB2), kWinoScaleA = 1 / (2 * kWinoA2 * (kWinoA2 - kWinoB2)),
+                kWinoScaleB = 1 / (2 * kWinoB2 * (kWinoB2 - kWinoA2));
 
 /// One row of G g → one row of U. At ±a, and at ±b, the even parts are the same.
 ND_INLINE void winogradFilterRow(Vec g0, Vec g1, Vec g2, float* u, int64_t stride) {
-  using S = WinogradScales;
-  const Vec evenA = fma(Vec::set(kWinoA2), g2, g0) * Vec::set(S::kA);
-  const Vec evenB = fma(Vec::set(kWinoB2), g2, g0) * Vec::set(S::kB);
-  const Vec oddA = Vec::set(kWinoA * S::kA), oddB = Vec::set(kWinoB * S::kB);
-  (g0 * Vec::set(S::k0)).store(u);
+  const Vec evenA = fma(Vec::set(kWinoA2), g2, g0) * Vec::set(kWinoScaleA);
+  const Vec evenB = fma(Vec::set(kWinoB2), g2, g0) * Vec::set(kWinoScaleB);
+  const Vec oddA = Vec::set(kWinoA * kWinoScaleA), oddB = Vec::set(kWinoB * kWinoScaleB);
+  (g0 * Vec::set(kWinoScale0)).store(u);
   fma(oddA, g1, evenA).store(u + stride);
   fnma(oddA, g1, evenA).store(u + 2 * stride);
   fma(oddB, g1, evenB).store(u + 3 * stride);
@@ -113,7 +110,6 @@ ND_INLINE void winogradFilterRows(const Vec (*g)[3], float point, float scale, f
 
 template <class Load>
 ND_INLINE void winogradFilters(const WinogradFilters& f, Load load) {
-  using S = WinogradScales;
   for (int64_t c = 0; c < f.channels; c++)
     for (int j = 0; j < kNr; j += Vec::kWidth) {
       const int64_t at = c * kNr + j;
@@ -122,10 +118,10 @@ ND_INLINE void winogradFilters(const WinogradFilters& f, Load load) {
         ND_UNROLL for (int s = 0; s < 3; s++) g[r][s] = load((3 * r + s) * f.tapStride + at);
       }
       float* u = f.u + at;
-      const Vec k0 = Vec::set(S::k0);
+      const Vec k0 = Vec::set(kWinoScale0);
       winogradFilterRow(g[0][0] * k0, g[0][1] * k0, g[0][2] * k0, u, f.stride);
-      winogradFilterRows(g, kWinoA, S::kA, u + 6 * f.stride, f.stride);
-      winogradFilterRows(g, kWinoB, S::kB, u + 18 * f.stride, f.stride);
+      winogradFilterRows(g, kWinoA, kWinoScaleA, u + 6 * f.stride, f.stride);
+      winogradFilterRows(g, kWinoB, kWinoScaleB, u + 18 * f.stride, f.stride);
       winogradFilterRow(g[2][0], g[2][1], g[2][2], u + 30 * f.stride, f.stride);
     }
 }

@@ -322,8 +322,7 @@ UNetEncoder::Encoded UNetEncoder::encode(Context& context, const Tensor& x, cons
   for (size_t i = 0; i < down_.size(); i++) {
     const Block& block = down_[i];
     for (const Stage& stage : block.stages)
-      skips.push_back(
-          h = run(context, stage, h, nullptr, time, row, text, &stage == &down_[0].stages[0] ? alike : 1));
+      skips.push_back(h = run(context, stage, h, nullptr, time, row, text, skips.size() == 1 ? alike : 1));
     // Adapters join a block with attention before its downsampler, the others after it.
     const bool attends = config_.levels[i].heads > 0;
     if (attends) adapt(h);

@@ -45,12 +45,7 @@ std::vector<float> denoised(Backend& backend, int64_t alike) {
     const Tensor latents = context.arena.tensor({2, model.side(), model.side(), 4});
     context.backend.modelInput(x, inputScale, 2, latents);
     model.unet().selectTime(context, model.time(), static_cast<int64_t>(row), model.current());
-    UNet::Joined joined;
-    joined.alike = alike;
-    evaluation(context, [&] {
-      context.backend.modelOutput(
-          model.unet().forward(context, latents, model.current(), 0, model.text(), nullptr, joined), out);
-    });
+    evaluation(context, [&] { model.predict(latents, out, alike); });
   };
   return denoise(context, plan, o);
 }
