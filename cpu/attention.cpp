@@ -42,7 +42,9 @@ void CpuBackend::attention(const AttentionArgs& a) {
   const int64_t fair = ceilDiv(panels * std::min(together, heads), 4 * pool_.threads());
   const int64_t taskPanels = std::min({panels, fair, std::max<int64_t>(1, kStateFloats / panelFloats)});
   const int64_t taskQueries = taskPanels * k_.nr, tasks = ceilDiv(lq, taskQueries);
-  const int64_t scratchFloats = taskPanels * panelFloats + k_.nr + blockKeys * k_.nr;
+  const int64_t rowFloats =
+      (blockKeys + d) * static_cast<int64_t>(sizeof(float*)) / static_cast<int64_t>(sizeof(float));
+  const int64_t scratchFloats = taskPanels * panelFloats + k_.nr + blockKeys * k_.nr + rowFloats;
 
   const auto rowOf = [&](const Tensor& t, int64_t head, int64_t i) {
     return t.f32() + (head / a.heads * t.shape[1] + i) * t.stride + head % a.heads * d;
@@ -81,7 +83,6 @@ void CpuBackend::attention(const AttentionArgs& a) {
       t.biasStride = lk;
       t.y = rowOf(a.y, begin + head, query), t.yStride = a.y.stride;
       t.scratch = scratch_[thread].floats(scratchFloats);
-      t.gemmTile = k_.gemmTile;
       k_.attentionQueries(t);
     });
   }

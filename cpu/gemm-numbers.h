@@ -61,7 +61,7 @@ class Float32 {
 
   void tile(const RowPointers<float>& a, int64_t row, int rows, const float* b, float* acc,
             bool first) const {
-    k_.gemmTile[rows - 1]({a.rows + row, a.apart, a.runLengths, a.runs, b, acc, first});
+    k_.gemmRows({a.rows + row, a.apart, a.runLengths, a.runs, b, acc, rows, first});
   }
 
  private:
@@ -108,7 +108,7 @@ class Bfloat16 {
 
   void tile(const RowPointers<uint16_t>& a, int64_t row, int rows, const uint16_t* b, float* acc,
             bool first) const {
-    bf16_.gemmTile[rows - 1]({a.rows + row, a.apart, a.runLengths, a.runs, b, acc, first});
+    bf16_.gemmRows({a.rows + row, a.apart, a.runLengths, a.runs, b, acc, rows, first});
   }
 
  protected:

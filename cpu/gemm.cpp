@@ -66,43 +66,6 @@ class Entered {
   const Numbers& numbers_;
 };
 
-/// Tile i of `tiles` over `count` rows: sizes that differ by at most one, as a tile of two rows would run at
-/// half speed.
-int64_t tileStart(int64_t count, int64_t tiles, int64_t i) { return count * i / tiles; }
-
-constexpr int64_t kLine = 64;  // bytes of a cache line
-
-/// A stretch of a weight that will be needed next. Every tile asks for its share: the hardware does not see
-/// where the next panel's block begins.
-class Lines {
- public:
-  Lines(const PackedWeight& weight, int64_t index, int64_t count)
-      : from_(weight.element(index)), lines_(count * weight.elementBytes() / kLine) {}
-  void prefetch(int64_t share, int64_t shares) const {
-    for (int64_t i = lines_ * share / shares; i < lines_ * (share + 1) / shares; i++)
-      __builtin_prefetch(from_ + i * kLine);
-  }
-
- private:
-  const uint8_t* from_;
-  int64_t lines_;
-};
-
-void prefetchTile(const float* acc, int64_t floats) {
-  for (int64_t i = 0; i < floats; i += kLine / static_cast<int64_t>(sizeof(float)))
-    __builtin_prefetch(acc + i, 1);
-}
-
-/// What finishTile() will read and write: while the tile is computed it comes from memory.
-void prefetchOutput(const KernelTable& k, const PackedWeight& w, const GemmOutput& out, int64_t m, int rows,
-                    int64_t panel) {
-  const int64_t n = panel * (w.kind == WeightKind::Geglu ? k.nr / 2 : k.nr);
-  for (int64_t i = m; i < m + rows; i++) {
-    __builtin_prefetch(out.y + i * out.stride + n, 1);
-    if (out.residual && out.residual != out.y) __builtin_prefetch(out.residual + i * out.residualStride + n);
-  }
-}
-
 void finishTile(const KernelTable& k, const PackedWeight& w, const GemmOutput& out, const float* acc,
                 int64_t m, int rows, int64_t panel) {
   const bool geglu = w.kind == WeightKind::Geglu;
@@ -143,7 +106,8 @@ void multiply(const KernelTable& k, const Numbers& numbers, ThreadPool& pool, st
     const int64_t m0 = m * (task % mTasks) / mTasks, count = m * (task % mTasks + 1) / mTasks - m0;
     const int64_t p0 = weight.panels * (task / mTasks) / nTasks,
                   p1 = weight.panels * (task / mTasks + 1) / nTasks;
-    const int64_t tiles = ceilDiv(count, mr);
+    // Sizes that differ by at most one: a tile of two rows would run at half speed.
+    const int64_t tiles = ceilDiv(count, mr), least = count / tiles, taller = count % tiles;
     const TaskMemory<Numbers> memory(scratch[thread], numbers, k.nr, blocking, plan);
     const Entered<Numbers> entered(numbers);
     if (!input.rows) findCorners(input, m0, count, memory.corners);
@@ -160,21 +124,13 @@ void multiply(const KernelTable& k, const Numbers& numbers, ThreadPool& pool, st
       const bool last = b + 1 == plan.blocks.size();
       for (int64_t p = p0; p < p1; p++) {
         const T* block = numbers.block(weight, p, plan, kb, memory.block);
-        const int64_t nextPanel = p + 1 < p1 ? p + 1 : p0;
-        const KBlock& nextBlock = p + 1 < p1 || last ? kb : plan.blocks[b + 1];
-        const Lines next(weight, (nextPanel * weight.k + nextBlock.k) * k.nr, nextBlock.length * k.nr);
-
-        for (int64_t t = 0; t < tiles; t++) {
-          const int64_t i0 = tileStart(count, tiles, t);
-          const int rows = static_cast<int>(tileStart(count, tiles, t + 1) - i0);
+        for (int64_t t = 0, i0 = 0, rows; t < tiles; t++, i0 += rows) {
+          rows = least + (t < taller);
           // One tile's worth where it is finished at once, so that it stays in the L1 cache.
           float* acc = plan.blocks.size() > 1 ? memory.accumulators + ((p - p0) * tiles + t) * mr * k.nr
                                               : memory.accumulators;
-          next.prefetch(t, tiles);
-          if (last) prefetchOutput(k, weight, output, m0 + i0, rows, p);
-          if (b > 0) prefetchTile(acc, rows * k.nr);
           numbers.tile(rowsOfBlock, i0, rows, block, acc, b == 0);
-          if (last) finishTile(k, weight, output, acc, m0 + i0, rows, p);
+          if (last) finishTile(k, weight, output, acc, m0 + i0, static_cast<int>(rows), p);
         }
       }
     }

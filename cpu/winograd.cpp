@@ -133,7 +133,7 @@ void multiplyTiles(const KernelTable& k, Scratch& scratch, const Cut& cut, const
       scratch.floats(mFloats + uFloats + cut.partTiles * static_cast<int64_t>(sizeof(float*)) / kFloat);
   float* own = m + mFloats;
   const float** rows = reinterpret_cast<const float**>(own + uFloats);
-  const int64_t steps = ceilDiv(count, k.mr), groupSteps = std::max<int64_t>(1, kGroupTiles / k.mr);
+  const int64_t groups = ceilDiv(count, kGroupTiles);
 
   for (int64_t k0 = 0; k0 < cut.channels; k0 += cut.kc) {
     const int32_t length = static_cast<int32_t>(std::min(cut.kc, cut.channels - k0));
@@ -143,14 +143,11 @@ void multiplyTiles(const KernelTable& k, Scratch& scratch, const Cut& cut, const
     const int64_t uPanel = filters ? cut.uPanel : cut.uBlock;
     for (int64_t point = 0; point < 36; point++) {
       for (int64_t t = 0; t < count; t++) rows[t] = v + point * cut.vPoint + (tile + t) * cut.vRow + k0;
-      for (int64_t group = 0; group < steps; group += groupSteps)
+      for (int64_t group = 0; group < groups; group++)
         for (int64_t p = 0; p < panels; p++) {
-          float* acc = m + p * cut.mPanel + point * cut.mPoint;
-          for (int64_t step = group; step < std::min(group + groupSteps, steps); step++) {
-            const int64_t i0 = count * step / steps, i1 = count * (step + 1) / steps;
-            k.gemmTile[i1 - i0 - 1]({rows + i0, count, &length, 1, u + p * uPanel + point * cut.uPoint,
-                                     acc + i0 * k.nr, k0 == 0});
-          }
+          const int64_t i0 = count * group / groups, i1 = count * (group + 1) / groups;
+          k.gemmRows({rows + i0, count, &length, 1, u + p * uPanel + point * cut.uPoint,
+                      m + p * cut.mPanel + point * cut.mPoint + i0 * k.nr, i1 - i0, k0 == 0});
         }
     }
   }

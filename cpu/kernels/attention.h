@@ -21,10 +21,11 @@
 // sizes of the blocks of keys and of the queries' state (3072 to 20480 and 8192 to 65536 floats) differed by
 // less than the runs did. The kernel alone, in a minute when the cache was quiet (peak 100): 4096 d = 40 79,
 // 1024 d = 80 87, 256 d = 160 84, 77 keys d = 40 67, d = 80 72; in a bad one 55 to 65 with the peak
-// unchanged: it is the cache that varies. Tried: exponentials as the scores leave the registers, against a
-// reference that is rescaled only where a score exceeds it by 2^60, with a polynomial of degree 5: 80 to 81,
-// 87 to 89, 84 to 86, 67 to 68, 72 to 73 in the quiet minute, nothing in the bad one; not worth a second
-// path.
+// unchanged: strangers' threads on the same cores (gemm.h). Since then four k at a time and no call per tile:
+// 4096 d = 40 and 1024 d = 80 3 % faster (medians of pairs in turns), the others within the noise. Tried:
+// exponentials as the scores leave the registers, against a reference that is rescaled only where a score
+// exceeds it by 2^60, with a polynomial of degree 5: 80 to 81, 87 to 89, 84 to 86, 67 to 68, 72 to 73 in the
+// quiet minute, nothing in the bad one; not worth a second path.
 #pragma once
 
 #include "cpu/kernels/gemm.h"
@@ -45,19 +46,11 @@ ND_INLINE Vec exp2NonPositive(Vec x) {
   return p * exponent(n);
 }
 
-/// c[rows, NR] (+)= a[rows, k] · b[k, NR]; rows of a are `stride` apart. Tiles of nearly equal height: a
-/// short last tile would leave the FMA units waiting for each other.
-inline void multiplyPanel(const AttentionTask& t, const float* a, int64_t stride, int64_t rows,
-                          const float* b, int k, float* c, bool first) {
-  const float* pointers[kMr];
-  const int32_t length = k;
-  const int64_t tiles = (rows + kMr - 1) / kMr, least = rows / tiles, taller = rows - least * tiles;
-  for (int64_t tile = 0, row = 0; tile < tiles; tile++) {
-    const int height = static_cast<int>(least + (tile < taller));
-    for (int i = 0; i < height; i++) pointers[i] = a + (row + i) * stride;
-    t.gemmTile[height - 1]({pointers, 0, &length, 1, b, c + row * kNr, first});
-    row += height;
-  }
+/// c[count, NR] (+)= a[count rows, k] · b[k, NR]
+inline void multiplyPanel(const float* const* rows, int64_t count, const float* b, int64_t k, float* c,
+                          bool first) {
+  const int32_t length = static_cast<int32_t>(k);
+  gemmRows({rows, 0, &length, 1, b, c, count, first});
 }
 
 /// Turns a block of scores [keys, NR] into weights; updates the running maximum and sum [NR], writes what
@@ -127,6 +120,8 @@ inline void attentionQueries(const AttentionTask& t) {
   const int64_t panelFloats = 2 * d * kNr + 2 * kNr;  // Qᵀ, Oᵀ, maximum, sum
   float* const factor = t.scratch + panels * panelFloats;
   float* const s = factor + kNr;
+  const float** const kRows = reinterpret_cast<const float**>(s + t.blockKeys * kNr);
+  const float** const vRows = kRows + t.blockKeys;
 
   prefetchPanel<0>(t.q, t.qStride, lanesOf(t, 0), d);
   prefetchPanel<1>(t.y, t.yStride, lanesOf(t, 0), d);
@@ -144,6 +139,8 @@ inline void attentionQueries(const AttentionTask& t) {
 
   for (int64_t key = 0; key < t.keys; key += t.blockKeys) {
     const int64_t block = t.keys - key < t.blockKeys ? t.keys - key : t.blockKeys;
+    for (int64_t i = 0; i < block; i++) kRows[i] = t.k + (key + i) * d;
+    for (int c = 0; c < d; c++) vRows[c] = t.v + key * d + c * t.blockKeys;
     for (int panel = 0; panel < panels; panel++) {
       float *q = t.scratch + panel * panelFloats, *o = q + d * kNr, *maximum = o + d * kNr,
             *total = maximum + kNr;
@@ -151,7 +148,7 @@ inline void attentionQueries(const AttentionTask& t) {
       int64_t keys = block;
       if (t.causal && key + keys > query + kNr) keys = query + kNr - key;
       if (keys <= 0) continue;  // every key of the block comes after every query of the panel
-      multiplyPanel(t, t.k + key * d, d, keys, q, d, s, true);
+      multiplyPanel(kRows, keys, q, d, s, true);
       if (t.bias) addBias(t, s, static_cast<int>(keys), key, panel * kNr, lanesOf(t, panel));
       if (t.causal && key + keys > query + 1) maskCausal(s, static_cast<int>(keys), key, query);
       softmaxBlock(s, static_cast<int>(keys), maximum, total, factor);
@@ -159,7 +156,7 @@ inline void attentionQueries(const AttentionTask& t) {
         for (int c = 0; c < d; c++)
           for (int j = 0; j < kNr; j += Vec::kWidth)
             (Vec::load(o + c * kNr + j) * Vec::load(factor + j)).store(o + c * kNr + j);
-      multiplyPanel(t, t.v + key * d, t.blockKeys, d, s, static_cast<int>(keys), o, key == 0);
+      multiplyPanel(vRows, d, s, keys, o, key == 0);
     }
   }
 

@@ -26,8 +26,7 @@
 // packed in pairs. AMX is arch/amxbf16.cpp.
 #pragma once
 
-#include "cpu/kernels/kernel-table.h"
-#include "cpu/kernels/vec.h"
+#include "cpu/kernels/row-tiles.h"
 
 namespace nd::ND_ISA {
 
@@ -35,13 +34,12 @@ constexpr int kPairVectors = kNr / Vec::kWidth;  // in a row of the tile
 static_assert(kNr % Vec::kWidth == 0, "a panel holds whole vectors");
 
 template <int R>
-void bf16Tile(const Bf16Tile& t) {
+ND_INLINE void bf16Tile(const Bf16Rows& t, const uint16_t* const* rows, float* ND_RESTRICT c) {
   Vec acc[R][kPairVectors];
   ND_UNROLL for (int i = 0; i < R; i++) {
     ND_UNROLL for (int j = 0; j < kPairVectors; j++) acc[i][j] = Vec::zero();
   }
   const uint16_t* b = t.b;
-  const uint16_t* const* rows = t.rows;
   for (int run = 0; run < t.runs; run++, rows += t.rowStride) {
     const uint16_t* a[R];
     ND_UNROLL for (int i = 0; i < R; i++) a[i] = rows[i];
@@ -54,7 +52,6 @@ void bf16Tile(const Bf16Tile& t) {
       }
     }
   }
-  float* ND_RESTRICT c = t.acc;
   if (!t.first) {
     ND_UNROLL for (int i = 0; i < R; i++) {
       ND_UNROLL for (int j = 0; j < kPairVectors; j++) acc[i][j] =
@@ -66,11 +63,13 @@ void bf16Tile(const Bf16Tile& t) {
   }
 }
 
-template <int R>
-inline void fillBf16TilesFrom(void (**table)(const Bf16Tile&)) {
-  table[R - 1] = bf16Tile<R>;
-  if constexpr (R > 1) fillBf16TilesFrom<R - 1>(table);
-}
+struct Bf16Tiles {
+  template <int R>
+  ND_NOINLINE static void multiply(const Bf16Rows& t, int64_t tiles) {
+    for (int64_t tile = 0; tile < tiles; tile++) bf16Tile<R>(t, t.rows + tile * R, t.acc + tile * R * kNr);
+  }
+};
+inline void bf16Rows(const Bf16Rows& t) { multiplyRows<Bf16Tiles>(t); }
 
 inline void roundRow(const float* x, uint16_t* y, int64_t count) {
   constexpr int W = Vec::kWidth;
@@ -124,7 +123,7 @@ inline void pairRows(const void* rows, WeightFormat format, int64_t count, uint1
 inline Bf16Kernels makeBf16Kernels(const char* name) {
   Bf16Kernels t = {};
   t.name = name;
-  fillBf16TilesFrom<kMr>(t.gemmTile);
+  t.gemmRows = bf16Rows;
   t.roundRow = roundRow;
   t.pairRows = pairRows;
   return t;

@@ -14,25 +14,26 @@ enum class Act : int { None, Silu, Gelu, QuickGelu, Relu, GeluTanh };
 /// How a matrix weight's elements are stored.
 enum class WeightFormat : uint8_t { F32, F16, BF16 };
 
-/// Upper bounds over all instruction sets, for fixed-size buffers in the drivers.
-constexpr int kMaxMr = 14, kMaxNr = 48, kMaxTileRows = 32;
+/// An upper bound over all instruction sets, for fixed-size buffers in the drivers.
+constexpr int kMaxTileRows = 32;
 
-/// One micro-kernel call: acc[rows × nr] (+)= Σ over runs, Σ k in run: a[run][row][k] · b[k][0..nr).
+/// One call of the micro-kernel: acc[count × nr] (+)= Σ over runs, Σ k in run: a[run][row][k] · b[k][0..nr).
 /// A run is a k-range whose elements lie contiguously in every row.
 template <class T>
-struct GemmTileOf {
-  const T* const* rows;  // [runs][rows of this tile] pointers, `rowStride` pointers from run to run
+struct GemmRowsOf {
+  const T* const* rows;  // [runs][count] pointers, `rowStride` pointers from run to run
   int64_t rowStride;
   const int32_t* runLengths;  // [runs]
   int runs;
-  const T* b;  // [Σ lengths][nr], 64-byte aligned
-  float* acc;  // [rows][nr], 64-byte aligned
-  bool first;  // start from zero instead of from acc
+  const T* b;     // [Σ lengths][nr], 64-byte aligned
+  float* acc;     // [count][nr], 64-byte aligned
+  int64_t count;  // at least 1; more than mr are cut into tiles of nearly equal height
+  bool first;     // start from zero instead of from acc
 };
-using GemmTile = GemmTileOf<float>;
+using GemmRows = GemmRowsOf<float>;
 /// In bfloat16: b is [Σ ⌈length / 2⌉][nr][2]. Rows are 4-byte aligned, and one zero follows a run of odd
 /// length.
-using Bf16Tile = GemmTileOf<uint16_t>;
+using Bf16Rows = GemmRowsOf<uint16_t>;
 
 /// One call of a matrix unit: acc[rows × nr] (+)= a[rows, k] · b[k, nr] in bfloat16. Rows up to the unit's
 /// number are read and their sums written, whatever they hold.
@@ -121,7 +122,6 @@ struct AttentionTask {
   float* y;  // [queries] rows of d, `yStride` apart
   int64_t yStride;
   float* scratch;  // attentionScratch() floats, 64-byte aligned
-  void (*const* gemmTile)(const GemmTile&);
 };
 
 /// y = act((x − mean) · scale + offset), per channel, over `rows` rows (norm.h).
@@ -153,7 +153,7 @@ struct KernelTable {
 
   // --- GEMM and convolution (gemm.h)
   int mr, nr;
-  void (*gemmTile[kMaxMr])(const GemmTile&);  // [rows − 1]
+  void (*gemmRows)(const GemmRows&);
   void (*gemmEpilogue)(const GemmEpilogue&);
   void (*gegluEpilogue)(const GemmEpilogue&);
   void (*widenF16)(const uint16_t* x, float* y, int64_t count);  // any count
@@ -179,13 +179,13 @@ struct KernelTable {
 
 /// Matrix products of bfloat16 with float32 sums (bf16.h), beside a KernelTable of the same mr and nr.
 struct Bf16Kernels {
-  const char* name;                           // what computes them: "AVX512_BF16"
-  void (*gemmTile[kMaxMr])(const Bf16Tile&);  // [rows − 1]
+  const char* name;  // what computes them: "AVX512_BF16"
+  void (*gemmRows)(const Bf16Rows&);
   /// Rounds a row, to nearest even; where `count` is odd a zero follows.
   void (*roundRow)(const float* x, uint16_t* y, int64_t count);
   /// `count` rows of nr stored weights → [⌈count / 2⌉][nr][2], rounded; with zeros in place of a last row.
   void (*pairRows)(const void* rows, WeightFormat format, int64_t count, uint16_t* to);
-  MatrixUnit unit;  // where there is one it takes gemmTile's place
+  MatrixUnit unit;  // where there is one it takes gemmRows' place
 };
 
 }  // namespace nd

@@ -16,7 +16,7 @@ inline KernelTable makeTable(const char* name) {
   t.width = Vec::kWidth;
 
   t.mr = kMr, t.nr = kNr;
-  fillGemmTiles(t.gemmTile);
+  t.gemmRows = gemmRows;
   t.gemmEpilogue = gemmEpilogue;
   t.gegluEpilogue = gegluEpilogue;
   t.widenF16 = widenF16;

@@ -63,6 +63,7 @@ inline Vec operator-(Vec a, Vec b) { return {a.v - b.v}; }
 inline Vec operator*(Vec a, Vec b) { return {a.v * b.v}; }
 inline Vec operator/(Vec a, Vec b) { return {a.v / b.v}; }
 inline Vec fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
+inline void accumulate(Vec& sum, Vec a, Vec b) { sum = fma(a, b, sum); }
 inline Vec fnma(Vec a, Vec b, Vec c) { return {c.v - a.v * b.v}; }
 inline Mask operator<(Vec a, Vec b) { return {a.v < b.v}; }
 inline Vec select(Mask m, Vec yes, Vec no) { return {m.m ? yes.v : no.v}; }

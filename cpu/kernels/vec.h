@@ -9,6 +9,8 @@
 //   v.storePartial(p, n)                writes only n floats
 //   Vec::loadF16(p), loadBf16(p)        kWidth 16-bit floats, converted exactly
 //   + - * /, fma(a, b, c) = a·b + c, fnma(a, b, c) = c − a·b (one rounding where the CPU has it), sqrt
+//   accumulate(sum, a, b)               sum = fma(a, b, sum) in sum's own register, where that can be said:
+//                                       left to itself GCC 12 lets a's take the sum and moves it back
 //   min, max                            a NaN in the second argument is kept
 //   a < b → Mask, select(mask, yes, no)
 //   round(v)                            nearest integer, |v| < 2^22
@@ -31,9 +33,13 @@
 #if defined(_MSC_VER)
 #define ND_RESTRICT __restrict
 #define ND_INLINE __forceinline
+#define ND_NOINLINE __declspec(noinline)
 #define ND_UNROLL
+#define ND_ROLLED
 #else
 #define ND_RESTRICT __restrict__
 #define ND_INLINE inline __attribute__((always_inline))
+#define ND_NOINLINE __attribute__((noinline))
 #define ND_UNROLL _Pragma("GCC unroll 16")
+#define ND_ROLLED _Pragma("GCC unroll 1")
 #endif
