@@ -22,10 +22,10 @@
 // less than the runs did. The kernel alone, in a minute when the cache was quiet (peak 100): 4096 d = 40 79,
 // 1024 d = 80 87, 256 d = 160 84, 77 keys d = 40 67, d = 80 72; in a bad one 55 to 65 with the peak
 // unchanged: strangers' threads on the same cores (gemm.h). Since then four k at a time and no call per tile:
-// 4096 d = 40 and 1024 d = 80 3 % faster (medians of pairs in turns), the others within the noise. Tried:
-// exponentials as the scores leave the registers, against a reference that is rescaled only where a score
-// exceeds it by 2^60, with a polynomial of degree 5: 80 to 81, 87 to 89, 84 to 86, 67 to 68, 72 to 73 in the
-// quiet minute, nothing in the bad one; not worth a second path.
+// 4096 d = 40 6 % faster, 1024 d = 80 3 %, 4096 × 77 4 % (medians of pairs in turns), 256 d = 160 the same.
+// Tried: exponentials as the scores leave the registers, against a reference that is rescaled only where a
+// score exceeds it by 2^60, with a polynomial of degree 5: 80 to 81, 87 to 89, 84 to 86, 67 to 68, 72 to 73
+// in the quiet minute, nothing in the bad one; not worth a second path.
 #pragma once
 
 #include "cpu/kernels/gemm.h"

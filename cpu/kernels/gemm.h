@@ -15,11 +15,12 @@
 // pairs in turns against one k at a time with an epilogue of loops and prefetching: linear 8192×320×320 7 to
 // 9 % faster, geglu 8192×2560×320 5 %, linear 2048×640×640 8 %, 512×1280×5120 3 %, Winograd 320→320 at 64² 2
 // to 8 %, 1280→1280 at 16² 6 %; in quiet minutes 3 % and less. The epilogue of whole rows alone gave 8 to
-// 10 % at K = 320 and 4 % at 640, that of Geglu 3 to 4 %. What is left of it costs 4 to 7 % at K = 320,
-// writing y included.
-// Tried: prefetching the next block of weights, a tile's lines of y and its accumulators (0 to 2 % slower),
-// the next tile's rows, blocks of 12, 16 and 24 KB of weights instead of 20, rows of 128 KB instead of 256:
-// no difference. Tiles of 6 × 16 on NEON spilled: 5 × 16 there.
+// 10 % at K = 320 and 4 % at 640, that of Geglu 3 to 4 %; tiles of one run for themselves 3 to 5 % of
+// attention at d = 40. What is left of the epilogue costs 4 to 7 % at K = 320, writing y included. Tried:
+// prefetching the next block of weights, a tile's lines of y and its accumulators (0 to 2 % slower), the next
+// tile's rows while the first panel goes by (−2 to 2 %), widening four vectors in a step, blocks of 12, 16
+// and 24 KB of weights instead of 20, rows of 128 KB instead of 256: no difference. Tiles of 6 × 16 on NEON
+// spilled: 5 × 16 there.
 #pragma once
 
 #include "cpu/kernels/math.h"
@@ -46,11 +47,11 @@ ND_INLINE void gemmStep(const float* const (&a)[R], int64_t k, const float* b, V
 // The unroll pragmas keep the R × NR accumulators in registers from the first run to the last; without them
 // GCC 12 spills and reloads them around every run.
 template <int R>
-ND_INLINE void gemmTile(const GemmRows& t, const float* const* rows, float* ND_RESTRICT c) {
+ND_INLINE void gemmTile(const GemmRows& t, int runs, const float* const* rows, float* ND_RESTRICT c) {
   Vec acc[R][kNv];
   ND_UNROLL for (int i = 0; i < R; i++) { ND_UNROLL for (int j = 0; j < kNv; j++) acc[i][j] = Vec::zero(); }
   const float* b = t.b;
-  for (int run = 0; run < t.runs; run++, rows += t.rowStride) {
+  for (int run = 0; run < runs; run++, rows += t.rowStride) {
     const float* a[R];
     ND_UNROLL for (int i = 0; i < R; i++) a[i] = rows[i];
     int64_t k = 0;
@@ -74,7 +75,12 @@ ND_INLINE void gemmTile(const GemmRows& t, const float* const* rows, float* ND_R
 struct GemmTiles {
   template <int R>
   ND_NOINLINE static void multiply(const GemmRows& t, int64_t tiles) {
-    for (int64_t tile = 0; tile < tiles; tile++) gemmTile<R>(t, t.rows + tile * R, t.acc + tile * R * kNr);
+    const float* const* rows = t.rows;
+    float* c = t.acc;
+    if (t.runs == 1)  // a loop of its own, so that only a convolution's tiles keep the state of runs
+      for (; tiles > 0; tiles--, rows += R, c += R * kNr) gemmTile<R>(t, 1, rows, c);
+    else
+      for (; tiles > 0; tiles--, rows += R, c += R * kNr) gemmTile<R>(t, t.runs, rows, c);
   }
 };
 inline void gemmRows(const GemmRows& t) { multiplyRows<GemmTiles>(t); }
