@@ -121,7 +121,9 @@ struct AttentionTask {
   int64_t biasStride;
   float* y;  // [queries] rows of d, `yStride` apart
   int64_t yStride;
-  float* scratch;  // attentionScratch() floats, 64-byte aligned
+  // 64-byte aligned: per panel of nr queries 2 · (headDim + 1) · nr floats, then (blockKeys + 1) · nr floats,
+  // then blockKeys + headDim pointers.
+  float* scratch;
 };
 
 /// y = act((x − mean) · scale + offset), per channel, over `rows` rows (norm.h).
