@@ -9,6 +9,7 @@
 
 #include "cpu/cpu-backend.h"
 #include "cpu/gemm.h"
+#include "cpu/strassen.h"
 #include "cpu/winograd.h"
 
 namespace nd {
@@ -40,10 +41,12 @@ GemmOutput output(const Tensor& y, const Weight* bias, const Tensor* residual, A
 
 }  // namespace
 
-void CpuBackend::multiply(int64_t m, const PackedWeight& weight, const GemmInput& input,
+void CpuBackend::multiply(int64_t m, int64_t rowsPerImage, const PackedWeight& weight, const GemmInput& input,
                           const GemmOutput& output) {
   if (bf16_)
     gemmBf16(k_, *bf16_, pool_, scratch_, shared_, m, weight, input, output);
+  else if (useStrassen(strassenUse, k_, rowsPerImage, weight, input))
+    strassen(k_, pool_, scratch_, m, weight, input, output);
   else
     gemm(k_, pool_, scratch_, m, weight, input, output);
 }
@@ -57,7 +60,9 @@ void CpuBackend::linear(const LinearArgs& a) {
          "linear: Geglu has its activation");
   GemmInput in;
   in.source[0] = source(a.x);
-  multiply(a.x.shape.rows(), weight, in, output(a.y, a.bias, a.residual, a.activation));
+  const int64_t rows = a.x.shape.rows();
+  multiply(rows, a.x.shape.rank > 2 ? rows / a.x.shape[0] : rows, weight, in,
+           output(a.y, a.bias, a.residual, a.activation));
 }
 
 void CpuBackend::conv2d(const ConvArgs& a) {
@@ -88,7 +93,7 @@ void CpuBackend::conv2d(const ConvArgs& a) {
   if (!bf16_ && useWinograd(winogradOptions, k_, weight, in))
     winograd(winogradOptions, k_, pool_, scratch_, shared_, a.y.shape[0], weight, in, out);
   else
-    multiply(a.y.shape.rows(), weight, in, out);
+    multiply(a.y.shape.rows(), in.outH * in.outW, weight, in, out);
 }
 
 }  // namespace nd

@@ -75,11 +75,13 @@ class CpuBackend : public Backend {
 
   const KernelTable& kernels() const { return k_; }
   ThreadPool& pool() { return pool_; }
-  WinogradOptions winogradOptions;  // of the calls to come
+  WinogradOptions winogradOptions;                         // of the calls to come
+  FewerProducts strassenUse = FewerProducts::WhereFaster;  // also
 
  private:
   /// gemm() in this backend's dtype.
-  void multiply(int64_t m, const PackedWeight& weight, const GemmInput& input, const GemmOutput& output);
+  void multiply(int64_t m, int64_t rowsPerImage, const PackedWeight& weight, const GemmInput& input,
+                const GemmOutput& output);
 
   const KernelTable& k_;
   const Bf16Kernels* const bf16_;

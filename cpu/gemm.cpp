@@ -19,6 +19,30 @@
 
 namespace nd {
 
+void finishTile(const KernelTable& k, const PackedWeight& w, const GemmOutput& out, const float* acc,
+                int64_t m, int64_t step, int rows, int64_t panel) {
+  const bool geglu = w.kind == WeightKind::Geglu;
+  const int features = geglu ? k.nr / 2 : k.nr;
+  const int64_t n = panel * features;
+  const float* channels[kMaxTileRows];
+  if (out.channelAdd)
+    for (int i = 0; i < rows; i++)
+      channels[i] = out.channelAdd + (m + i * step) / out.rowsPerImage * out.channelStride + n;
+  GemmEpilogue e;
+  e.acc = acc;
+  e.rows = rows;
+  e.columns = static_cast<int>(std::min<int64_t>(features, w.n - n));
+  e.bias = out.bias ? out.bias + n : nullptr;
+  e.gateBias = geglu && out.bias ? out.bias + w.n + n : nullptr;
+  e.channels = out.channelAdd ? channels : nullptr;
+  e.residual = out.residual ? out.residual + m * out.residualStride + n : nullptr;
+  e.residualStride = step * out.residualStride;
+  e.y = out.y + m * out.stride + n;
+  e.stride = step * out.stride;
+  e.act = out.act;
+  (geglu ? k.gegluEpilogue : k.gemmEpilogue)(e);
+}
+
 namespace {
 
 /// A thread's buffers, in one allocation.
@@ -66,30 +90,6 @@ class Entered {
   const Numbers& numbers_;
 };
 
-void finishTile(const KernelTable& k, const PackedWeight& w, const GemmOutput& out, const float* acc,
-                int64_t m, int rows, int64_t panel) {
-  const bool geglu = w.kind == WeightKind::Geglu;
-  const int features = geglu ? k.nr / 2 : k.nr;
-  const int64_t n = panel * features;
-  const float* channels[kMaxTileRows];
-  if (out.channelAdd)
-    for (int i = 0; i < rows; i++)
-      channels[i] = out.channelAdd + (m + i) / out.rowsPerImage * out.channelStride + n;
-  GemmEpilogue e;
-  e.acc = acc;
-  e.rows = rows;
-  e.columns = static_cast<int>(std::min<int64_t>(features, w.n - n));
-  e.bias = out.bias ? out.bias + n : nullptr;
-  e.gateBias = geglu && out.bias ? out.bias + w.n + n : nullptr;
-  e.channels = out.channelAdd ? channels : nullptr;
-  e.residual = out.residual ? out.residual + m * out.residualStride + n : nullptr;
-  e.residualStride = out.residualStride;
-  e.y = out.y + m * out.stride + n;
-  e.stride = out.stride;
-  e.act = out.act;
-  (geglu ? k.gegluEpilogue : k.gemmEpilogue)(e);
-}
-
 template <class Numbers>
 void multiply(const KernelTable& k, const Numbers& numbers, ThreadPool& pool, std::vector<Scratch>& scratch,
               int64_t m, const PackedWeight& weight, const GemmInput& input, const GemmOutput& output) {
@@ -130,7 +130,7 @@ void multiply(const KernelTable& k, const Numbers& numbers, ThreadPool& pool, st
           float* acc = plan.blocks.size() > 1 ? memory.accumulators + ((p - p0) * tiles + t) * mr * k.nr
                                               : memory.accumulators;
           numbers.tile(rowsOfBlock, i0, rows, block, acc, b == 0);
-          if (last) finishTile(k, weight, output, acc, m0 + i0, static_cast<int>(rows), p);
+          if (last) finishTile(k, weight, output, acc, m0 + i0, 1, static_cast<int>(rows), p);
         }
       }
     }

@@ -46,6 +46,9 @@ struct GemmOutput {
   Act act = Act::None;
 };
 
+/// When an algorithm of fewer multiplications (Winograd's, Strassen's) takes the place of the plain sum.
+enum class FewerProducts : uint8_t { WhereFaster, Always, Never };
+
 /// How the work is cut; see chooseBlocking().
 struct GemmBlocking {
   int64_t mc;      // rows of a task
@@ -64,5 +67,9 @@ void gemm(const KernelTable& kernels, ThreadPool& pool, std::vector<Scratch>& sc
 void gemmBf16(const KernelTable& kernels, const Bf16Kernels& bf16, ThreadPool& pool,
               std::vector<Scratch>& scratch, Scratch& shared, int64_t m, const PackedWeight& weight,
               const GemmInput& input, const GemmOutput& output);
+
+/// The epilogue of `rows` rows of one panel: m, m + step, …
+void finishTile(const KernelTable& kernels, const PackedWeight& weight, const GemmOutput& output,
+                const float* acc, int64_t m, int64_t step, int rows, int64_t panel);
 
 }  // namespace nd

@@ -182,7 +182,7 @@ void transformOutput(const KernelTable& k, const GemmInput& in, const GemmOutput
 bool useWinograd(const WinogradOptions& options, const KernelTable& k, const PackedWeight& w,
                  const GemmInput& in) {
   if (in.rows || in.kernelH != 3 || in.kernelW != 3 || in.stride != 1) return false;
-  if (options.use != WinogradOptions::Use::WhereFaster) return options.use == WinogradOptions::Use::Always;
+  if (options.use != FewerProducts::WhereFaster) return options.use == FewerProducts::Always;
   constexpr double kDirect = 0.055, kProduct = 0.053;  // per multiplication
   constexpr double kInput = 42, kOutput = 30;          // per channel or feature of a tile
   constexpr double kFilter = 11;                       // per filter

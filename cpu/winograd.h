@@ -10,7 +10,7 @@ namespace nd {
 /// inputs of 3, 6 and 16 MB took 1.55, 2.16 and 2.41 for 128→128 at 512² and 1.35, 1.77 and 1.77 for 320→320
 /// at 64².
 struct WinogradOptions {
-  enum class Use : uint8_t { WhereFaster, Always, Never } use = Use::WhereFaster;
+  FewerProducts use = FewerProducts::WhereFaster;
   int64_t inputBytes = 3 << 20;    // of a block of transformed tiles: more falls out of the caches
   int64_t leastTiles = 64;         // of a block nevertheless: they share the reading of the filters
   int64_t filterBytes = 64 << 20;  // up to which a layer's filters are transformed before the first block

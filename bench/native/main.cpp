@@ -28,7 +28,7 @@ struct Options {
 };
 
 struct Times {
-  double own = 1e30, direct = 1e30, openblas = 1e30, onednn = 1e30;  // direct: convolutions without Winograd
+  double own = 1e30, plain = 1e30, openblas = 1e30, onednn = 1e30;  // plain: as one sum of products
 };
 
 template <class Body>
@@ -44,15 +44,15 @@ void report(const Options& o, const Problem& p, const char* isa, int threads, co
             double peak) {
   const double speed = p.flops() / times.own * 1e-9;
   const double openblas = p.flops() / times.openblas * 1e-9, onednn = p.flops() / times.onednn * 1e-9,
-               direct = p.flops() / times.direct * 1e-9;
+               plain = p.flops() / times.plain * 1e-9;
   if (o.json)
     std::printf(
         "{\"name\":\"%s\",\"isa\":\"%s\",\"threads\":%d,\"ms\":%.4f,\"gflops\":%.2f,\"peak\":%.2f,"
-        "\"share\":%.4f,\"direct\":%.2f,\"openblas\":%.2f,\"onednn\":%.2f}\n",
-        p.name, isa, threads, times.own * 1e3, speed, peak, speed / peak, direct, openblas, onednn);
+        "\"share\":%.4f,\"plain\":%.2f,\"openblas\":%.2f,\"onednn\":%.2f}\n",
+        p.name, isa, threads, times.own * 1e3, speed, peak, speed / peak, plain, openblas, onednn);
   else
     std::printf("%-28s %10.3f %10.1f %7.1f%% %10.1f %10.1f %10.1f\n", p.name, times.own * 1e3, speed,
-                100 * speed / peak, direct, openblas, onednn);
+                100 * speed / peak, plain, openblas, onednn);
   std::fflush(stdout);
 }
 
@@ -97,7 +97,7 @@ void runAll(const Options& o) {
     std::printf(
         "%s: fp32 peak %.1f GFLOP/s on one thread, %.1f on %d; %.1f GB/s\n%-28s %10s %10s %8s %10s %10s "
         "%10s\n",
-        kernels.name, onePeak, allPeak, pool.threads(), bandwidth, "", "ms", "GFLOP/s", "of peak", "direct",
+        kernels.name, onePeak, allPeak, pool.threads(), bandwidth, "", "ms", "GFLOP/s", "of peak", "plain",
         "OpenBLAS", "oneDNN");
   for (const Problem& problem : sd15Problems()) {
     if (!wanted(o, problem.name)) continue;
@@ -110,11 +110,9 @@ void runAll(const Options& o) {
     for (int round = 0; round < 3 || seconds() < end; round++) {
       peak = std::max(peak, fmaPeak(kernels.name, pool, 0.003));
       keepBest(times.own, [&] { prepared.run(); });
-      if (problem.conv) {
-        backend.winogradOptions.use = WinogradOptions::Use::Never;
-        keepBest(times.direct, [&] { prepared.run(); });
-        backend.winogradOptions.use = WinogradOptions::Use::WhereFaster;
-      }
+      backend.winogradOptions.use = backend.strassenUse = FewerProducts::Never;
+      keepBest(times.plain, [&] { prepared.run(); });
+      backend.winogradOptions.use = backend.strassenUse = FewerProducts::WhereFaster;
       keepBest(times.openblas, openblas);
       keepBest(times.onednn, onednn);
     }

@@ -35,6 +35,25 @@ using GemmRows = GemmRowsOf<float>;
 /// length.
 using Bf16Rows = GemmRowsOf<uint16_t>;
 
+/// to = x + y or x − y, widened.
+struct Combination {
+  const void *x, *y;  // in `format`
+  WeightFormat format;
+  bool subtract;
+  int64_t count;  // a multiple of nr
+  float* to;
+};
+
+/// What a product does to what it is folded into.
+enum class Fold : uint8_t { None, Set, Add, Subtract };
+
+struct FoldedProduct {
+  const float* product;
+  int64_t count;  // a multiple of nr
+  float *first, *second;
+  Fold howFirst, howSecond;
+};
+
 /// One call of a matrix unit: acc[rows × nr] (+)= a[rows, k] · b[k, nr] in bfloat16. Rows up to the unit's
 /// number are read and their sums written, whatever they hold.
 struct UnitTile {
@@ -160,6 +179,10 @@ struct KernelTable {
   void (*gegluEpilogue)(const GemmEpilogue&);
   void (*widenF16)(const uint16_t* x, float* y, int64_t count);  // any count
   void (*widenBf16)(const uint16_t* x, float* y, int64_t count);
+
+  // --- Strassen's algorithm (strassen.h)
+  void (*combine)(const Combination&);
+  void (*fold)(const FoldedProduct&);
 
   // --- Winograd convolution (winograd.h)
   void (*winogradInput)(const WinogradInput&);

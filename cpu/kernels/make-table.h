@@ -6,6 +6,7 @@
 #include "cpu/kernels/gemm.h"
 #include "cpu/kernels/kernel-table.h"
 #include "cpu/kernels/norm.h"
+#include "cpu/kernels/strassen.h"
 #include "cpu/kernels/winograd.h"
 
 namespace nd::ND_ISA {
@@ -21,6 +22,9 @@ inline KernelTable makeTable(const char* name) {
   t.gegluEpilogue = gegluEpilogue;
   t.widenF16 = widenF16;
   t.widenBf16 = widenBf16;
+
+  t.combine = combine;
+  t.fold = fold;
 
   t.winogradInput = winogradInput;
   t.winogradFilters = winogradFilters;

@@ -270,7 +270,7 @@ ND_TEST("bfloat16: 3 x 3 convolutions are direct ones") {
   for (const Subject& s : bf16Subjects()) {
     auto& backend = dynamic_cast<CpuBackend&>(*s.backend);
     const WinogradOptions before = backend.winogradOptions;
-    backend.winogradOptions = {WinogradOptions::Use::Always};
+    backend.winogradOptions = {FewerProducts::Always};
     const std::vector<float> actual = run(backend, c, false);
     backend.winogradOptions = before;
     checkClose(actual, run(backend, c, false), 0, s.isa);

@@ -51,7 +51,7 @@ std::vector<float> run(Backend& backend, Case c) {
   return y.download();
 }
 
-constexpr auto kNever = WinogradOptions::Use::Never, kAlways = WinogradOptions::Use::Always;
+constexpr auto kNever = FewerProducts::Never, kAlways = FewerProducts::Always;
 // Whole layers; blocks of 5 tiles with their filters made first; the same with filters made in every task.
 constexpr WinogradOptions kWinograd[] = {{kAlways}, {kAlways, 0, 5}, {kAlways, 0, 5, 0}};
 

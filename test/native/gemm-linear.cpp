@@ -1,6 +1,9 @@
 // Linear layers against the reference: sizes around every tile boundary, dtypes, epilogues, strides.
+#include <algorithm>
 #include <cmath>
 
+#include "cpu/cpu-backend.h"
+#include "cpu/strassen.h"
 #include "test/native/backends.h"
 #include "test/native/check.h"
 
@@ -34,15 +37,45 @@ std::vector<float> run(Backend& backend, const Case& c) {
   return y.download();
 }
 
+/// A CPU backend with or without Strassen's algorithm, for as long as this lives.
+class WithStrassen {
+ public:
+  WithStrassen(Backend& backend, FewerProducts use)
+      : backend_(dynamic_cast<CpuBackend&>(backend)), before_(backend_.strassenUse) {
+    backend_.strassenUse = use;
+  }
+  ~WithStrassen() { backend_.strassenUse = before_; }
+  WithStrassen(const WithStrassen&) = delete;
+  WithStrassen& operator=(const WithStrassen&) = delete;
+
+ private:
+  CpuBackend& backend_;
+  FewerProducts before_;
+};
+
 void compare(const Case& c) {
   const std::vector<float> expected = run(reference(), c);
   // Geglu multiplies two sums of size √k.
   const double scale = largest(c.dtype) * (c.geglu ? std::sqrt(static_cast<double>(c.k)) : 1);
   for (const Subject& s : subjects())
-    checkClose(run(*s.backend, c), expected, sumTolerance(c.k, scale),
-               format("%s linear M=%lld N=%lld K=%lld %s act=%d geglu=%d", s.isa.c_str(),
-                      static_cast<long long>(c.m), static_cast<long long>(c.n), static_cast<long long>(c.k),
-                      dtypeName(c.dtype), static_cast<int>(c.activation), c.geglu));
+    for (const FewerProducts use : {FewerProducts::Never, FewerProducts::Always}) {
+      const WithStrassen with(*s.backend, use);
+      const bool strassen = use == FewerProducts::Always;  // where the sizes allow it
+      checkClose(
+          run(*s.backend, c), expected, (strassen ? 3 : 1) * sumTolerance(c.k, scale),
+          format("%s linear M=%lld N=%lld K=%lld %s act=%d geglu=%d%s", s.isa.c_str(),
+                 static_cast<long long>(c.m), static_cast<long long>(c.n), static_cast<long long>(c.k),
+                 dtypeName(c.dtype), static_cast<int>(c.activation), c.geglu, strassen ? " Strassen" : ""));
+    }
+}
+
+bool takesStrassen(const Subject& s, FewerProducts use, int64_t rowsPerImage, int64_t n, int64_t k,
+                   WeightKind kind = WeightKind::Linear) {
+  CpuBackend& backend = dynamic_cast<CpuBackend&>(*s.backend);
+  const int64_t rows = kind == WeightKind::Geglu ? 2 * n : n;
+  const WeightPtr weight =
+      makeWeight(backend, kind, HostWeight({rows, k}, std::vector<float>(rows * k), DType::F16));
+  return useStrassen(use, backend.kernels(), rowsPerImage, packed(weight.get()), {});
 }
 
 }  // namespace
@@ -86,6 +119,59 @@ ND_TEST("linear: geglu") {
 
 ND_TEST("linear: strided rows") {
   compare({30, 40, 50, DType::F16, Activation::None, true, false, false, false, 13});
+}
+
+ND_TEST("linear: Strassen") {
+  // Pairs of 64 features are whole pairs of panels for every instruction set; one and several pairs of pieces
+  // of K, one and many tiles, tasks and images.
+  for (int64_t m : {2, 12, 14, 46, 1000})
+    for (int64_t k : {64, 640, 1280})
+      for (int64_t n : {64, 128}) {
+        for (const Subject& s : subjects()) CHECK(takesStrassen(s, FewerProducts::Always, m, n, k));
+        compare({m, n, k});
+      }
+  for (int64_t n : {33, 60, 320}) compare({50, n, 640});  // a panel that is not whole; many panels
+  for (DType dtype : {DType::F32, DType::BF16, DType::F8_E4M3}) compare({50, 64, 768, dtype});
+  for (Activation a : {Activation::None, Activation::Gelu})
+    for (bool residualIsY : {false, true}) compare({38, 128, 640, DType::F16, a, true, true, residualIsY});
+  compare({38, 128, 640, DType::F16, Activation::None, true, false, false, true});
+  compare({38, 128, 640, DType::BF16, Activation::None, false, true, true, true});
+  compare({38, 64, 640, DType::F16, Activation::None, true, false, false, false, 13});
+}
+
+ND_TEST("linear: the way depends on an image's size, not on the batch") {
+  const Subject& avx2 = *std::find_if(subjects().begin(), subjects().end(),
+                                      [](const Subject& s) { return s.isa == "avx2" || s.isa == "scalar"; });
+  constexpr auto kFaster = FewerProducts::WhereFaster;
+  const bool measured = avx2.isa == "avx2";
+  CHECK(takesStrassen(avx2, kFaster, 1024, 640, 640) == measured);
+  CHECK(takesStrassen(avx2, kFaster, 256, 5120, 1280, WeightKind::Geglu) == measured);
+  CHECK(!takesStrassen(avx2, kFaster, 4096, 320, 320) && !takesStrassen(avx2, kFaster, 64, 1280, 1280));
+  CHECK(!takesStrassen(avx2, FewerProducts::Always, 77, 640, 640));  // an odd row would have no partner
+  CHECK(!takesStrassen(avx2, FewerProducts::Never, 1024, 640, 640));
+
+  // Images of a batch come out as they do alone, and with any number of threads, bit for bit.
+  const int64_t rows = 270, k = 640, n = 64;
+  const std::vector<float> host = randomFloats(3 * rows * k, 3);
+  const HostWeight values({n, k}, randomFloats(n * k, 1), DType::F16);
+  const auto linear = [&](int threads, int64_t images, int64_t first) {
+    const std::unique_ptr<Backend> backend = makeCpuBackend(threads, avx2.isa);
+    const WithStrassen with(*backend, FewerProducts::Always);
+    const WeightPtr weight = makeWeight(*backend, WeightKind::Linear, values);
+    const OnBackend x(*backend, {images, rows, k},
+                      {host.begin() + first * rows * k, host.begin() + (first + images) * rows * k}),
+        y(*backend, {images, rows, n});
+    LinearArgs args{weight.get()};
+    args.x = x, args.y = y;
+    backend->linear(args);
+    return y.download();
+  };
+  const std::vector<float> all = linear(2, 3, 0);
+  checkClose(linear(1, 3, 0), all, 0, "one thread");
+  checkClose(linear(5, 3, 0), all, 0, "five threads");
+  for (int64_t i = 0; i < 3; i++)
+    checkClose(linear(2, 1, i), {all.begin() + i * rows * n, all.begin() + (i + 1) * rows * n}, 0,
+               format("image %d", static_cast<int>(i)));
 }
 
 ND_TEST("linear: stacked parts") {
