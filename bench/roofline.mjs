@@ -14,7 +14,7 @@ const short = (value) => (value >= 1 ? String(value) : value.toPrecision(1))
 
 /**
  * `operations` as pipe.profile() gives them; `peak` in GFLOP/s and `bandwidth` in GB/s, measured.
- * Convolutions count the FLOP of the definition: Winograd's do fewer, and may lie above the line.
+ * Operations count the FLOP of the definition: Winograd's convolutions and Strassen's linear layers do fewer, and may lie above the line.
  */
 export const roofline = ({ operations, peak, bandwidth, title, subtitle }) => {
   const all = operations.flatMap((o) => {

@@ -1,5 +1,6 @@
 // Linear layers against the reference: sizes around every tile boundary, dtypes, epilogues, strides.
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "cpu/cpu-backend.h"
@@ -124,12 +125,11 @@ ND_TEST("linear: strided rows") {
 ND_TEST("linear: Strassen") {
   // Pairs of 64 features are whole pairs of panels for every instruction set; one and several pairs of pieces
   // of K, one and many tiles, tasks and images.
-  for (int64_t m : {2, 12, 14, 46, 1000})
-    for (int64_t k : {64, 640, 1280})
-      for (int64_t n : {64, 128}) {
-        for (const Subject& s : subjects()) CHECK(takesStrassen(s, FewerProducts::Always, m, n, k));
-        compare({m, n, k});
-      }
+  for (const auto& [m, n, k] :
+       {std::array<int64_t, 3>{2, 64, 64}, {12, 128, 640}, {14, 64, 1280}, {46, 128, 1280}, {600, 64, 640}}) {
+    for (const Subject& s : subjects()) CHECK(takesStrassen(s, FewerProducts::Always, m, n, k));
+    compare({m, n, k});
+  }
   for (int64_t n : {33, 60, 320}) compare({50, n, 640});  // a panel that is not whole; many panels
   for (DType dtype : {DType::F32, DType::BF16, DType::F8_E4M3}) compare({50, 64, 768, dtype});
   for (Activation a : {Activation::None, Activation::Gelu})
