@@ -75,8 +75,9 @@ class CpuBackend : public Backend {
 
   const KernelTable& kernels() const { return k_; }
   ThreadPool& pool() { return pool_; }
-  WinogradOptions winogradOptions;                         // of the calls to come
-  FewerProducts strassenUse = FewerProducts::WhereFaster;  // also
+  // Of the calls to come:
+  WinogradOptions winogradOptions;
+  FewerProducts strassenUse = FewerProducts::WhereFaster;
 
  private:
   /// gemm() in this backend's dtype.
