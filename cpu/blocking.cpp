@@ -7,9 +7,6 @@
 namespace nd {
 
 namespace {
-// The widened block of weights is read once per tile and has to stay in a 32 KB L1 cache beside the rows of
-// this tile and of the next one (6 rows × 320 floats are 7.5 KB).
-constexpr int64_t kBlockBytes = 20 << 10;
 // A task's rows of one K block are read once per panel: they stay in L2 (512 KB on the smallest CPU that
 // matters), and so should its accumulators.
 constexpr int64_t kRowBytes = 256 << 10, kAccumulatorBytes = 256 << 10;

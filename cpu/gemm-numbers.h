@@ -53,10 +53,7 @@ class Float32 {
   /// Where it is stored so, else in `to`.
   const float* block(const PackedWeight& w, int64_t panel, const KPlan&, const KBlock& block,
                      float* to) const {
-    const int64_t element = (panel * w.k + block.k) * k_.nr;
-    if (w.format == WeightFormat::F32) return reinterpret_cast<const float*>(w.element(element));
-    widen(k_, w, element, block.length * k_.nr, to);
-    return to;
+    return asFloats(k_, w, (panel * w.k + block.k) * k_.nr, block.length * k_.nr, to);
   }
 
   void tile(const RowPointers<float>& a, int64_t row, int rows, const float* b, float* acc,

@@ -49,6 +49,10 @@ struct GemmOutput {
 /// When an algorithm of fewer multiplications (Winograd's, Strassen's) takes the place of the plain sum.
 enum class FewerProducts : uint8_t { WhereFaster, Always, Never };
 
+/// A block of widened (or transformed) weights: it is read once per tile and has to stay in a 32 KB L1 cache
+/// beside the rows of this tile and of the next one (6 rows × 320 floats are 7.5 KB).
+constexpr int64_t kBlockBytes = 20 << 10;
+
 /// How the work is cut; see chooseBlocking().
 struct GemmBlocking {
   int64_t mc;      // rows of a task

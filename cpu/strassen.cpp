@@ -65,8 +65,6 @@ constexpr Product kProducts[7] = {
     {{1, 3, true}, {2, 3}, {0, Fold::Add}},
 };
 
-// As in blocking.cpp: a block of weights stays in the L1 cache.
-constexpr int64_t kBlockBytes = 20 << 10;
 constexpr int64_t kSumBytes = 160 << 10, kQuadrantBytes = 640 << 10;
 constexpr int64_t kFloat = sizeof(float);
 
@@ -173,13 +171,9 @@ class Task {
       return ((2 * (panel_ + panels) + q % 2) * w_.k + k0 + q / 2 * cut_.length) * k_.nr;
     };
     const int64_t first = element(operand.first), count = cut_.length * k_.nr;
-    if (operand.second >= 0)
-      k_.combine({w_.element(first), w_.element(element(operand.second)), w_.format, operand.subtract, count,
-                  block_});
-    else if (w_.format == WeightFormat::F32)
-      return reinterpret_cast<const float*>(w_.element(first));
-    else
-      widen(k_, w_, first, count, block_);
+    if (operand.second < 0) return asFloats(k_, w_, first, count, block_);
+    k_.combine(
+        {w_.element(first), w_.element(element(operand.second)), w_.format, operand.subtract, count, block_});
     return block_;
   }
 

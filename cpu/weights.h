@@ -28,6 +28,14 @@ inline const PackedWeight& packed(const Weight* w) { return static_cast<const Pa
 /// Writes `count` elements from `index` on as float.
 void widen(const KernelTable& kernels, const PackedWeight& weight, int64_t index, int64_t count, float* to);
 
+/// `count` elements from `index` on as float: where they are stored so, else in `to`.
+inline const float* asFloats(const KernelTable& kernels, const PackedWeight& weight, int64_t index,
+                             int64_t count, float* to) {
+  if (weight.format == WeightFormat::F32) return reinterpret_cast<const float*>(weight.element(index));
+  widen(kernels, weight, index, count, to);
+  return to;
+}
+
 /// One row of a Table as float.
 inline void tableRow(const KernelTable& kernels, const PackedWeight& table, int64_t row, float* to) {
   widen(kernels, table, row * table.k, table.k, to);

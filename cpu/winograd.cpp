@@ -35,8 +35,6 @@ int64_t oddLines(int64_t floats) { return ceilDiv(floats, 16) / 2 * 32 + 16; }
 int64_t evenly(int64_t count, int64_t most) { return ceilDiv(count, ceilDiv(count, most)); }
 
 constexpr int64_t kFloat = sizeof(float);
-// A block of U stays in the L1 cache while the rows of V go by (as in blocking.cpp).
-constexpr int64_t kBlockBytes = 20 << 10;
 // Panels of a task: V is read once for all of them. 2 and 4 were equally fast, 8 slower as M leaves the L2
 // cache.
 constexpr int64_t kPanels = 4;

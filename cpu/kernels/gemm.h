@@ -216,6 +216,15 @@ inline void gegluEpilogue(const GemmEpilogue& e) {
   gegluRows<Act::Gelu>(e);
 }
 
+/// A vector of stored weights, from element i on.
+template <WeightFormat F>
+ND_INLINE Vec widened(const void* from, int64_t i) {
+  if constexpr (F == WeightFormat::F32) return Vec::load(static_cast<const float*>(from) + i);
+  const uint16_t* const half = static_cast<const uint16_t*>(from) + i;
+  if constexpr (F == WeightFormat::F16) return Vec::loadF16(half);
+  return Vec::loadBf16(half);
+}
+
 inline void widenF16(const uint16_t* x, float* y, int64_t count) {
   constexpr int W = Vec::kWidth;
   int64_t i = 0;

@@ -13,14 +13,6 @@
 
 namespace nd::ND_ISA {
 
-template <WeightFormat F>
-ND_INLINE Vec widened(const void* from, int64_t i) {
-  if constexpr (F == WeightFormat::F32) return Vec::load(static_cast<const float*>(from) + i);
-  const uint16_t* const half = static_cast<const uint16_t*>(from) + i;
-  if constexpr (F == WeightFormat::F16) return Vec::loadF16(half);
-  return Vec::loadBf16(half);
-}
-
 template <WeightFormat F, bool Subtract>
 ND_INLINE void combineAs(const Combination& c) {
   const void *x = c.x, *y = c.y;

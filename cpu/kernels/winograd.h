@@ -108,14 +108,14 @@ ND_INLINE void winogradFilterRows(const Vec (*g)[3], float point, float scale, f
                     u + 6 * stride, stride);
 }
 
-template <class Load>
-ND_INLINE void winogradFilters(const WinogradFilters& f, Load load) {
+template <WeightFormat F>
+inline void winogradFiltersIn(const WinogradFilters& f) {
   for (int64_t c = 0; c < f.channels; c++)
     for (int j = 0; j < kNr; j += Vec::kWidth) {
       const int64_t at = c * kNr + j;
       Vec g[3][3];
       ND_UNROLL for (int r = 0; r < 3; r++) {
-        ND_UNROLL for (int s = 0; s < 3; s++) g[r][s] = load((3 * r + s) * f.tapStride + at);
+        ND_UNROLL for (int s = 0; s < 3; s++) g[r][s] = widened<F>(f.g, (3 * r + s) * f.tapStride + at);
       }
       float* u = f.u + at;
       const Vec k0 = Vec::set(kWinoScale0);
@@ -129,13 +129,11 @@ ND_INLINE void winogradFilters(const WinogradFilters& f, Load load) {
 inline void winogradFilters(const WinogradFilters& f) {
   switch (f.format) {
     case WeightFormat::F32:
-      return winogradFilters(f, [&](int64_t i) { return Vec::load(static_cast<const float*>(f.g) + i); });
+      return winogradFiltersIn<WeightFormat::F32>(f);
     case WeightFormat::F16:
-      return winogradFilters(f,
-                             [&](int64_t i) { return Vec::loadF16(static_cast<const uint16_t*>(f.g) + i); });
+      return winogradFiltersIn<WeightFormat::F16>(f);
     case WeightFormat::BF16:
-      return winogradFilters(f,
-                             [&](int64_t i) { return Vec::loadBf16(static_cast<const uint16_t*>(f.g) + i); });
+      return winogradFiltersIn<WeightFormat::BF16>(f);
   }
 }
 

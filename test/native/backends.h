@@ -49,6 +49,20 @@ class OnBackend {
   size_t bytes_;
 };
 
+/// A setting with another value, for as long as this lives.
+template <class T>
+class With {
+ public:
+  With(T& setting, const T& value) : setting_(setting), before_(setting) { setting_ = value; }
+  ~With() { setting_ = before_; }
+  With(const With&) = delete;
+  With& operator=(const With&) = delete;
+
+ private:
+  T& setting_;
+  const T before_;
+};
+
 /// Fails unless |a − b| <= tolerance everywhere; equal infinities and NaN on both sides pass.
 void checkClose(const std::vector<float>& actual, const std::vector<float>& expected, double tolerance,
                 const std::string& what);

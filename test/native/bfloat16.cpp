@@ -269,10 +269,10 @@ ND_TEST("bfloat16: 3 x 3 convolutions are direct ones") {
   const ConvCase c{1, 16, 16, 64, 0, 64};
   for (const Subject& s : bf16Subjects()) {
     auto& backend = dynamic_cast<CpuBackend&>(*s.backend);
-    const WinogradOptions before = backend.winogradOptions;
-    backend.winogradOptions = {FewerProducts::Always};
-    const std::vector<float> actual = run(backend, c, false);
-    backend.winogradOptions = before;
+    const std::vector<float> actual = [&] {
+      const With with(backend.winogradOptions, {FewerProducts::Always});
+      return run(backend, c, false);
+    }();
     checkClose(actual, run(backend, c, false), 0, s.isa);
   }
 }

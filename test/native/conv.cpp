@@ -55,28 +55,12 @@ constexpr auto kNever = FewerProducts::Never, kAlways = FewerProducts::Always;
 // Whole layers; blocks of 5 tiles with their filters made first; the same with filters made in every task.
 constexpr WinogradOptions kWinograd[] = {{kAlways}, {kAlways, 0, 5}, {kAlways, 0, 5, 0}};
 
-/// The backend with other options, for as long as this lives.
-class WithWinograd {
- public:
-  WithWinograd(Backend& backend, const WinogradOptions& options)
-      : backend_(dynamic_cast<CpuBackend&>(backend)), before_(backend_.winogradOptions) {
-    backend_.winogradOptions = options;
-  }
-  ~WithWinograd() { backend_.winogradOptions = before_; }
-  WithWinograd(const WithWinograd&) = delete;
-  WithWinograd& operator=(const WithWinograd&) = delete;
-
- private:
-  CpuBackend& backend_;
-  WinogradOptions before_;
-};
-
 void compare(const Case& c) {
   const int64_t k = (c.c1 + c.c2) * c.kernelH * c.kernelW;
   const std::vector<float> expected = run(reference(), c);
   const double tolerance = sumTolerance(k, largest(c.dtype));
   const auto check = [&](const Subject& s, const WinogradOptions& options, double allowed, const char* way) {
-    const WithWinograd with(*s.backend, options);
+    const With with(dynamic_cast<CpuBackend&>(*s.backend).winogradOptions, options);
     checkClose(run(*s.backend, c), expected, allowed,
                format("%s conv %dx%d s%d B=%lld %lldx%lld C=%lld+%lld N=%lld%s", s.isa.c_str(), c.kernelH,
                       c.kernelW, c.stride, static_cast<long long>(c.b), static_cast<long long>(c.h),

@@ -38,29 +38,13 @@ std::vector<float> run(Backend& backend, const Case& c) {
   return y.download();
 }
 
-/// A CPU backend with or without Strassen's algorithm, for as long as this lives.
-class WithStrassen {
- public:
-  WithStrassen(Backend& backend, FewerProducts use)
-      : backend_(dynamic_cast<CpuBackend&>(backend)), before_(backend_.strassenUse) {
-    backend_.strassenUse = use;
-  }
-  ~WithStrassen() { backend_.strassenUse = before_; }
-  WithStrassen(const WithStrassen&) = delete;
-  WithStrassen& operator=(const WithStrassen&) = delete;
-
- private:
-  CpuBackend& backend_;
-  FewerProducts before_;
-};
-
 void compare(const Case& c) {
   const std::vector<float> expected = run(reference(), c);
   // Geglu multiplies two sums of size √k.
   const double scale = largest(c.dtype) * (c.geglu ? std::sqrt(static_cast<double>(c.k)) : 1);
   for (const Subject& s : subjects())
     for (const FewerProducts use : {FewerProducts::Never, FewerProducts::Always}) {
-      const WithStrassen with(*s.backend, use);
+      const With with(dynamic_cast<CpuBackend&>(*s.backend).strassenUse, use);
       const bool strassen = use == FewerProducts::Always;  // where the sizes allow it
       checkClose(
           run(*s.backend, c), expected, (strassen ? 3 : 1) * sumTolerance(c.k, scale),
@@ -156,7 +140,7 @@ ND_TEST("linear: the way depends on an image's size, not on the batch") {
   const HostWeight values({n, k}, randomFloats(n * k, 1), DType::F16);
   const auto linear = [&](int threads, int64_t images, int64_t first) {
     const std::unique_ptr<Backend> backend = makeCpuBackend(threads, avx2.isa);
-    const WithStrassen with(*backend, FewerProducts::Always);
+    const With with(dynamic_cast<CpuBackend&>(*backend).strassenUse, FewerProducts::Always);
     const WeightPtr weight = makeWeight(*backend, WeightKind::Linear, values);
     const OnBackend x(*backend, {images, rows, k},
                       {host.begin() + first * rows * k, host.begin() + (first + images) * rows * k}),
